@@ -235,8 +235,19 @@ impl ServedCall<'_> {
     /// # Errors
     /// What the filters refuse.
     pub fn admit(&self, message: &Message) -> Result<AdmittedMessage, Denial> {
+        self.admit_at(message, &Arc::default())
+    }
+
+    /// As [`ServedCall::admit`], of a message for an upstream of this name; of none if it is empty.
+    ///
+    /// # Errors
+    /// What the filters refuse; [`Reason::RouteRemoved`] if the endpoint has no such upstream.
+    pub fn admit_at(&self, message: &Message, upstream: &Arc<str>) -> Result<AdmittedMessage, Denial> {
         let active = self.active();
-        let target = self.target(&active, &Arc::from(""));
+        if !upstream.is_empty() && !self.context.server.upstreams.iter().any(|one| one.name == *upstream) {
+            return Err(Denial::new(Reason::RouteRemoved, "the server that asked is no longer served here"));
+        }
+        let target = self.target(&active, upstream);
         let cleared = self.judge_message(&active, message, &target)?;
         let responses = ResponsePipeline::of(&self.context.origin, target, self.context.era, &cleared);
         let (_, changed) = cleared.into_parts();

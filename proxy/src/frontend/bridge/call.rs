@@ -35,6 +35,22 @@ pub(super) struct RoutedCall {
     pub subject: Option<Subject>,
 }
 
+/// The upstream that a call leads to, and its name there where that is another.
+#[derive(Clone)]
+pub(super) struct LeadsTo {
+    /// The name of the upstream.
+    pub upstream: Arc<str>,
+    /// The name of the target there.
+    pub target: Option<Arc<str>>,
+}
+
+impl RoutedCall {
+    /// The end of the way.
+    pub(super) fn leads_to(&self) -> LeadsTo {
+        LeadsTo { upstream: Arc::clone(&self.upstream.name), target: self.target.clone() }
+    }
+}
+
 /// Finds where a call leads.
 ///
 /// # Errors

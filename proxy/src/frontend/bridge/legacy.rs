@@ -5,6 +5,7 @@
 //! message of its own and is brought to the call that waits.
 
 use super::call;
+use super::client_answers::ClientAnswer;
 use super::encoded_answer::{self, EncodedAnswer, uris_outward};
 use super::founding;
 use super::responder::Responder;
@@ -22,8 +23,8 @@ use crate::offload::OffloadQueue;
 use crate::reply::draining;
 use http::StatusCode;
 use portunus_config::Upstream;
+use portunus_filters::mcp::Id;
 use portunus_filters::mcp::bridge::{self, Parts, Profile};
-use portunus_filters::mcp::{Envelope, Id};
 use portunus_filters::{Denial, Era, Kind, Message, Reason, Released, ReleasedQuestion};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,11 +84,12 @@ pub(super) async fn of_session(
             Ok(out.status(StatusCode::OK).await)
         }
         Kind::Response => {
-            match served.admit(message) {
-                Ok(admitted) => answer(served, session, admitted.message(message), None)?,
+            let sent = ClientAnswer::read(message)?;
+            match served.admit_at(message, &sent.upstream(session)) {
+                Ok(admitted) => ClientAnswer::read(admitted.message(message))?.give(served, session, None)?,
                 Err(denial) => {
                     // Its server must not wait for what does not come.
-                    answer(served, session, message, Some(Reply::Error(authorize::error(&denial))))?;
+                    sent.give(served, session, Some(Reply::Error(authorize::error(&denial))))?;
                     return Err(denial);
                 }
             }
@@ -279,7 +281,9 @@ impl<'a, 'd> Call<'a, 'd> {
                     match event {
                     CallEvent::Ask(questions) => {
                         let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
-                        let refused = Box::pin(self.ask(questions, answers, out)).await;
+                        let upstream = upstream_call.upstream().map(|upstream| Arc::clone(&upstream.name));
+                        let upstream = upstream.unwrap_or_default();
+                        let refused = Box::pin(self.ask(upstream, questions, answers, out)).await;
                         ready.extend(refused.map_err(|()| gone())?);
                         answer_by = Some(Instant::now() + self.served.context.server.parked.within);
                     }
@@ -334,6 +338,7 @@ impl<'a, 'd> Call<'a, 'd> {
     /// Asks the client; gives the replies to questions that it cannot be asked.
     async fn ask(
         &mut self,
+        upstream: Arc<str>,
         questions: Vec<ReleasedQuestion>,
         answers: &mpsc::Sender<Answered>,
         out: &mut Responder<'_>,
@@ -342,7 +347,11 @@ impl<'a, 'd> Call<'a, 'd> {
         for question in questions {
             let profile = self.served.profile_of(self.session);
             let able = profile.is_ok_and(|profile| profile.can(question.ability()));
-            let waiting = Waiting::Call { key: Arc::clone(&question.key), answers: answers.clone() };
+            let waiting = Waiting::Call {
+                upstream: Arc::clone(&upstream),
+                key: Arc::clone(&question.key),
+                answers: answers.clone(),
+            };
             let home = &self.served.gateway.estate.home;
             match able.then(|| self.session.ask(home, waiting)).flatten() {
                 Some(id) => {
@@ -447,41 +456,6 @@ impl Drop for Guarded {
             upstream_call.cancel();
         }
     }
-}
-
-/// Brings a client's answer to the call that waits for it.
-///
-/// `instead` is what the call gets in its place.
-fn answer(
-    served: &ServedCall<'_>,
-    session: &Session,
-    message: &Message,
-    instead: Option<Reply>,
-) -> Result<(), Denial> {
-    let unreadable = |_| Denial::new(Reason::InvalidRequest, "the answer cannot be read");
-    let text = std::str::from_utf8(&message.body)
-        .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
-    let envelope = Envelope::read(text).map_err(unreadable)?;
-    let Some(id) = envelope.id.as_ref() else { return Ok(()) };
-    let waiting = match (session.answered(id), session.passed_upstream_session()) {
-        (Some(waiting), _) => waiting,
-        // It was asked by the server itself, while messages passed.
-        (None, Some(upstream_session)) => Waiting::UpstreamSession { upstream_session, id: id.clone() },
-        // One that comes too late, or twice, is of no use to anybody.
-        (None, None) => return Ok(()),
-    };
-    let reply = match instead {
-        Some(reply) => reply,
-        None => bridge::legacy_reply(text).map_err(unreadable)?,
-    };
-    match waiting {
-        // A call that is over has dropped its end; more answers than it asked for cannot be.
-        Waiting::Call { key, answers } => drop(answers.try_send((id.meaning().to_owned(), key, reply))),
-        Waiting::UpstreamSession { upstream_session, id } => {
-            upstream_session.answer(&served.gateway.backend, id, reply)
-        }
-    }
-    Ok(())
 }
 
 /// The request that a `notifications/cancelled` names.

@@ -8,6 +8,7 @@
 mod adoption;
 mod batch;
 mod call;
+mod client_answers;
 mod encoded_answer;
 mod following;
 mod founding;

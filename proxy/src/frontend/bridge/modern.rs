@@ -3,11 +3,13 @@
 //! What a legacy server asks in the middle of its answer parks the call, and the client is told by
 //! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
+use super::call::LeadsTo;
 use super::encoded_answer::{self, EncodedAnswer, uris_outward};
 use super::parked::{Resumed, Ticket};
+use super::request_state::{self, State};
 use super::responder::Responder;
 use super::served_call::{ServedCall, parts};
-use super::{call, lists, request_state, streams, tasks};
+use super::{call, lists, streams, tasks};
 use crate::authorize::{CallRules, CallTerms};
 use crate::backend::upstream_call::{CallEvent, CallRequest, Reply, Rounds, SessionChoice, UpstreamCall};
 use crate::drain::Phase;
@@ -76,36 +78,10 @@ async fn calls(
     profile: Arc<Profile>,
     out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    let fields = own_parts.params();
-    let (replies, state) = answers(fields)?;
+    let (replies, state) = answers(own_parts.params())?;
     let mut round = Round { served, message, parts: own_parts, profile };
-    let state = state.map(|state| request_state::open_state(served, &round.ticket(), &state)).transpose()?;
     match state {
-        // The answers to a URL that had to be visited: the server wants the same call again.
-        Some(request_state::State::Again) => round.open(Carried::Nothing, out).await,
-        Some(request_state::State::Parked(serial)) => {
-            // The answers are a message like any other: judged before they go on.
-            let routed = call::routed(served, message, fields, &round.profile).await?;
-            let cleared = served.clear(message, &routed.upstream.name, routed.subject)?;
-            served.context.snapshot.release();
-            let changed = cleared.changed().map(parts).transpose()?;
-            let replies = match &changed {
-                Some(changed) => answers(changed.params())?.0,
-                None => replies,
-            };
-            let token = changed.as_ref().unwrap_or(own_parts).progress_token().map_err(unreadable)?;
-            let mut resumed = served.gateway.estate.parked.claim(serial, &round.ticket()).await?;
-            let rules = CallRules::taken_up(
-                resumed.upstream_call.responses(),
-                cleared.inspectors(),
-                served.context.snapshot.for_answers(),
-            )?;
-            resumed.upstream_call.hold_to(rules);
-            resumed.upstream_call.report_to(token);
-            out.record.begin_forwarding(resumed.upstream_call.pool());
-            Box::pin(round.resume(resumed, replies, out)).await
-        }
-        Some(request_state::State::Upstream(state)) => round.open(Carried::Answers(Some(state)), out).await,
+        Some(state) => Box::pin(round.take_up(&state, replies, out)).await,
         None if !replies.is_empty() => round.open(Carried::Answers(None), out).await,
         None => round.open(Carried::Nothing, out).await,
     }
@@ -143,13 +119,56 @@ struct Round<'a, 'd> {
 
 impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
-    fn ticket(&self) -> Ticket {
-        let digest = request_state::digest(self.message, self.parts.params());
+    fn ticket(&self, leads_to: &LeadsTo) -> Ticket {
+        let digest = request_state::digest(self.message, self.parts.params(), leads_to);
         let bearer = CallerKey::for_states(
             &self.served.context.origin.arrival.identity,
             &self.served.context.sent_headers.caller_marks(),
         );
         Ticket { server: self.served.context.server.id.clone(), bearer, digest }
+    }
+
+    /// Goes on with the call that a `requestState` stands for, if the retry leads where that led.
+    async fn take_up(
+        &mut self,
+        state: &str,
+        replies: Vec<(Arc<str>, String)>,
+        out: &mut Responder<'_>,
+    ) -> Result<End, Denial> {
+        let (served, message) = (self.served, self.message);
+        let routed = call::routed(served, message, self.parts.params(), &self.profile).await?;
+        let leads_to = routed.leads_to();
+        let ticket = self.ticket(&leads_to);
+        let serial = match request_state::open_state(served, &ticket, state)? {
+            // The answers to a URL that had to be visited: the server wants the same call again.
+            State::Again => return self.open(Carried::Nothing, out).await,
+            State::Upstream(state) => return self.open(Carried::Answers(Some(state)), out).await,
+            State::Parked(serial) => serial,
+        };
+        // The answers are a message like any other: judged before they go on.
+        let cleared = served.clear(message, &routed.upstream.name, routed.subject)?;
+        served.context.snapshot.release();
+        let changed = cleared.changed().map(parts).transpose()?;
+        let replies = match &changed {
+            Some(changed) => answers(changed.params())?.0,
+            None => replies,
+        };
+        let token = changed.as_ref().unwrap_or(self.parts).progress_token().map_err(unreadable)?;
+        let mut resumed = served.gateway.estate.parked.claim(serial, &ticket).await?;
+        if !routed.upstream.urls().any(|url| *url == resumed.upstream_call.upstream().url) {
+            resumed.upstream_call.cancel();
+            let detail = "the server of this call is no longer served here";
+            return Err(Denial::new(Reason::RouteRemoved, detail));
+        }
+        let rules = CallRules::taken_up(
+            resumed.upstream_call.responses(),
+            cleared.inspectors(),
+            served.context.snapshot.for_answers(),
+        )?;
+        resumed.upstream_call.hold_to(rules);
+        resumed.upstream_call.report_to(token);
+        out.record.begin_forwarding(resumed.upstream_call.pool());
+        self.resume(resumed, (replies, &leads_to), out).await
     }
 
     async fn open(&mut self, carried: Carried, out: &mut Responder<'_>) -> Result<End, Denial> {
@@ -182,6 +201,7 @@ impl Round<'_, '_> {
                 return Err(failure.denial);
             }
         };
+        let leads_to = routed.leads_to();
         let call_request = CallRequest {
             permit: Arc::clone(&permit),
             message,
@@ -202,7 +222,7 @@ impl Round<'_, '_> {
             responses: Arc::new(CallRules { gateway: Arc::clone(served.gateway), responses }),
         };
         match UpstreamCall::open(&served.gateway.backend, call_request).await {
-            Ok(upstream_call) => self.converse(upstream_call, Vec::new(), out).await,
+            Ok(upstream_call) => self.converse(upstream_call, (Vec::new(), &leads_to), out).await,
             Err(failure) => {
                 out.record.note_cause(&failure.cause);
                 Err(failure.denial)
@@ -219,7 +239,7 @@ impl Round<'_, '_> {
     async fn resume(
         &mut self,
         resumed: Resumed,
-        replies: Vec<(Arc<str>, String)>,
+        (replies, leads_to): (Vec<(Arc<str>, String)>, &LeadsTo),
         out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
         let Resumed { mut upstream_call, questions } = resumed;
@@ -239,7 +259,7 @@ impl Round<'_, '_> {
             out.record.note_cause(&failure.cause);
             return Err(failure.denial);
         }
-        self.converse(upstream_call, open, out).await
+        self.converse(upstream_call, (open, leads_to), out).await
     }
 
     /// Brings what the server says to the client until the call is over or there are `open` questions: what was said
@@ -247,7 +267,7 @@ impl Round<'_, '_> {
     async fn converse(
         &mut self,
         mut upstream_call: UpstreamCall,
-        mut open: Vec<ReleasedQuestion>,
+        (mut open, leads_to): (Vec<ReleasedQuestion>, &LeadsTo),
         out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
         let phases = out.phases;
@@ -276,8 +296,10 @@ impl Round<'_, '_> {
             };
             out.record.end_upstream_wait();
             out.record.note_answer_revision(upstream_call.revision_answered());
-            let Some(event) = event else { return Box::pin(self.park(upstream_call, open, out)).await };
-            match self.handle_event(event, &mut upstream_call, out).await? {
+            let Some(event) = event else {
+                return Box::pin(self.park(upstream_call, (open, leads_to), out)).await;
+            };
+            match self.handle_event(event, (&mut upstream_call, leads_to), out).await? {
                 Next::More => out.record.begin_upstream_wait(),
                 Next::Over(end) => return Ok(over(upstream_call, end)),
                 Next::Ask(questions) => open.extend(questions),
@@ -288,13 +310,13 @@ impl Round<'_, '_> {
     async fn park(
         &mut self,
         upstream_call: UpstreamCall,
-        questions: Vec<ReleasedQuestion>,
+        (questions, leads_to): (Vec<ReleasedQuestion>, &LeadsTo),
         out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
         let served = self.served;
         let call = Resumed { upstream_call, questions: questions.clone() };
         let rules = &served.context.server.parked;
-        let ticket = self.ticket();
+        let ticket = self.ticket(leads_to);
         let serial = served.gateway.estate.parked.park(served.gateway, ticket.clone(), rules, call)?;
         let state = request_state::seal_parked(served, &ticket, serial)?;
         out.record.note_answer(None);
@@ -306,7 +328,7 @@ impl Round<'_, '_> {
     async fn handle_event(
         &self,
         event: CallEvent,
-        upstream_call: &mut UpstreamCall,
+        (upstream_call, leads_to): (&mut UpstreamCall, &LeadsTo),
         out: &mut Responder<'_>,
     ) -> Result<Next, Denial> {
         match event {
@@ -330,7 +352,7 @@ impl Round<'_, '_> {
                             self.message,
                             &answer,
                             &self.profile,
-                            || self.ticket(),
+                            || self.ticket(leads_to),
                         )?,
                     };
                 let EncodedAnswer { status, message, rpc_error, proven } = encoded;

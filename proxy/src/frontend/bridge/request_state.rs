@@ -1,5 +1,6 @@
 //! The `requestState` of a call that is answered by a question: sealed, and opened again with its retry.
 
+use super::call::LeadsTo;
 use super::parked::Ticket;
 use super::served_call::ServedCall;
 use crate::backend::upstream_call::Retry;
@@ -23,14 +24,16 @@ pub(super) enum State {
     Upstream(String),
 }
 
-/// What a retry must have in common with the call it takes up: its method, and every parameter but
-/// what changes from round to round.
-pub(super) fn digest(message: &Message, fields: &Object<'_>) -> [u8; 16] {
+/// What a retry must have in common with the call it takes up: the upstream and its name for the target, which the retry
+/// is judged for and its answers go to; the method, and every parameter but what changes from round to round.
+pub(super) fn digest(message: &Message, fields: &Object<'_>, leads_to: &LeadsTo) -> [u8; 16] {
     let mut context = Context::new(&SHA256);
     let mut part = |text: &str| {
         context.update(&(text.len() as u64).to_be_bytes());
         context.update(text.as_bytes());
     };
+    part(&leads_to.upstream);
+    part(leads_to.target.as_deref().unwrap_or_default());
     part(message.method.as_ref().map_or("", |method| method.name()));
     let mut members: Vec<_> = fields
         .members()

@@ -92,6 +92,8 @@ pub struct StateLost;
 pub enum Waiting {
     /// A call: the question's key there, and its way back.
     Call {
+        /// The name of its upstream.
+        upstream: Arc<str>,
         /// The question's key.
         key: Arc<str>,
         /// The id under which the client saw it, the key, and the answer.
@@ -333,6 +335,16 @@ impl Session {
         let id = format!("\"{}.{:x}.{serial}\"", home.replica(), home.boot());
         questions.insert(id.clone(), waiting);
         Some(id)
+    }
+
+    /// The name of the upstream that asked a question.
+    pub fn asked_by(&self, id: &Id) -> Option<Arc<str>> {
+        Some(match self.locked(&self.questions).get(id.meaning())? {
+            Waiting::Call { upstream, .. } => Arc::clone(upstream),
+            Waiting::UpstreamSession { upstream_session, .. } => {
+                Arc::clone(&upstream_session.place().upstream.name)
+            }
+        })
     }
 
     /// Takes the question that a client answers.

@@ -7,6 +7,7 @@ mod following;
 mod hidden;
 mod holds;
 mod inspected;
+mod led_elsewhere;
 mod needs;
 mod outlived;
 mod plain_clients;

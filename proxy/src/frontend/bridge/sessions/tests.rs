@@ -12,7 +12,7 @@ fn home() -> Home {
 
 fn asked(session: &Session) -> (Option<Id>, mpsc::Receiver<(String, Arc<str>, Reply)>) {
     let (answers, answered) = mpsc::channel(1);
-    let id = session.ask(&home(), Waiting::Call { key: "k".into(), answers });
+    let id = session.ask(&home(), Waiting::Call { upstream: "up".into(), key: "k".into(), answers });
     (id.map(|id| Id::of(&id).unwrap()), answered)
 }
 
