@@ -179,8 +179,7 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str| keep(&registry, IntGauge::new(name, help)?);
         let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help)?);
-        let under_way =
-            |name: &str| gauges(name, "Messages that are being forwarded or answered", &["server_name"]);
+        let under_way = "Messages that are being forwarded or answered";
         let (stages, filters) = stages(&registry)?;
         Ok(Metrics {
             requests: counters(
@@ -197,8 +196,8 @@ impl Metrics {
             denials: refusals(&counters("mcp_denials_total", "Refusals by reason", &["reason"])?),
             stages,
             filters,
-            active: under_way("mcp_active_connections")?,
-            pending: under_way("mcp_pending_requests")?,
+            active: gauges("mcp_active_connections", under_way, &["server_name"])?,
+            pending: gauges("mcp_pending_requests", under_way, &["server_name"])?,
             edge: EdgeMetrics::new(&registry)?,
             policy: PolicyMetrics::new(&registry)?,
             identity: IdentityMetrics::new(&registry)?,

@@ -281,9 +281,8 @@ impl<'a, 'd> Call<'a, 'd> {
                     match event {
                     CallEvent::Ask(questions) => {
                         let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
-                        let upstream = upstream_call.upstream().map(|upstream| Arc::clone(&upstream.name));
-                        let upstream = upstream.unwrap_or_default();
-                        let refused = Box::pin(self.ask(upstream, questions, answers, out)).await;
+                        let asking = self.ask(upstream_call.upstream(), questions, answers, out);
+                        let refused = Box::pin(asking).await;
                         ready.extend(refused.map_err(|()| gone())?);
                         answer_by = Some(Instant::now() + self.served.context.server.parked.within);
                     }
@@ -338,12 +337,13 @@ impl<'a, 'd> Call<'a, 'd> {
     /// Asks the client; gives the replies to questions that it cannot be asked.
     async fn ask(
         &mut self,
-        upstream: Arc<str>,
+        upstream: Option<Arc<Upstream>>,
         questions: Vec<ReleasedQuestion>,
         answers: &mpsc::Sender<Answered>,
         out: &mut Responder<'_>,
     ) -> Result<Vec<(Arc<str>, Reply)>, ()> {
         let mut refused = Vec::new();
+        let upstream = upstream.map(|upstream| Arc::clone(&upstream.name)).unwrap_or_default();
         for question in questions {
             let profile = self.served.profile_of(self.session);
             let able = profile.is_ok_and(|profile| profile.can(question.ability()));
