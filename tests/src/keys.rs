@@ -192,3 +192,48 @@ async fn upstreams_are_told_who_is_calling_and_believe_no_client() {
     let keys = gateway.get(gateway.address, "/.well-known/jwks.json").await;
     assert_eq!(keys.header("content-type"), Some("application/json"), "{keys:?}");
 }
+
+#[tokio::test]
+async fn passed_initialize_that_has_to_be_served_after_a_reload_is_still_of_its_caller() {
+    let (go, gate) = tokio::sync::watch::channel(false);
+    let (seen, mut asked) = unbounded_channel();
+    let server = Upstream::start(move |request: Request, mut wire: Wire| {
+        let (seen, mut gate) = (seen.clone(), gate.clone());
+        async move {
+            let id = request.id();
+            if request.header("mcp-method") == Some("server/discover") {
+                let result = r#""resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}"#;
+                wire.json(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{{result}}}}}"#)).await;
+                return Some(wire);
+            }
+            seen.send(()).unwrap();
+            gate.wait_for(|open| *open).await.unwrap();
+            wire.send("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+            Some(wire)
+        }
+    })
+    .await;
+    let document = format!(
+        "identity: {{ keys: {{ files: keys.yaml, shown_in: [X-API-Key] }} }}\n\
+         upstreams:\n  up: {{ url: \"http://{}/mcp\", credentials: passthrough }}\nservers:\n  /mcp: up\n",
+        server.address
+    );
+    let (gateway, keys) = start(&document, &[&["new", "--for", "acme/alice"]]).await;
+    let hello = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}});
+    let hello = hello.to_string();
+    let headers = [("x-api-key", keys[0].clone())];
+    let swapped = async {
+        asked.recv().await.unwrap();
+        let before = gateway.metric("portunus_activations_total{result=\"accepted\"}").await;
+        gateway.configure(&format!("{document}# again\n"));
+        gateway.signal("HUP");
+        while gateway.metric("portunus_activations_total{result=\"accepted\"}").await == before {
+            tokio::task::yield_now().await;
+        }
+        go.send(true).unwrap();
+    };
+    let (answer, ()) = tokio::join!(gateway.post("/mcp", &headers, &hello), swapped);
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert!(answer.json()["result"]["serverInfo"].is_object(), "{}", answer.json());
+}

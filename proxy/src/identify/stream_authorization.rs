@@ -52,6 +52,17 @@ impl StreamAuthorization {
         }
     }
 
+    /// Puts back into headers what the caller was found by, as far as it was taken out of them.
+    pub fn restore(&self, headers: &mut HeaderMap) {
+        for name in
+            self.headers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect::<Vec<_>>()
+        {
+            for value in self.headers.get_all(&name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+    }
+
     /// Returns when the caller may no longer listen.
     pub async fn ended(&self, gateway: &Arc<Gateway>) {
         // Before the first look: what changes after it, is seen by the one or told by the other.

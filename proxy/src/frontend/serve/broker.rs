@@ -128,8 +128,15 @@ impl IncomingRequest<'_> {
     /// Serves an `initialize` here that its server does not know.
     pub(super) async fn serve_founding(&mut self, founding: Founding, client: &mut Client) -> End {
         let Founding { server, reading, serial, .. } = founding;
-        match self.settled(server, serial).await {
-            Ok((active, server)) => self.broker(Brokered { active, server, reading }, client).await,
+        self.forget_introduction();
+        let settled = self.settled(server, serial).await.and_then(|(active, server)| {
+            // It may be held to other bounds than before.
+            let mut body = reading.messages().first().map(|first| first.body.clone()).unwrap_or_default();
+            let reading = self.read_message(&mut body, &server)?;
+            Ok(Brokered { active, server, reading })
+        });
+        match settled {
+            Ok(brokered) => self.broker(brokered, client).await,
             Err(halt) => self.halted(halt, client).await,
         }
     }

@@ -89,6 +89,15 @@ impl IncomingRequest<'_> {
         }
     }
 
+    /// Makes the request's headers as they were before [`IncomingRequest::introduce`], so that its caller can be found again.
+    pub(super) fn forget_introduction(&mut self) {
+        let headers = &mut Arc::make_mut(&mut self.parts).headers;
+        headers::strip(headers);
+        if let Some(authorization) = &self.authorization {
+            authorization.restore(headers);
+        }
+    }
+
     /// The snapshot that judges the message, and the virtual server in it; the caller is asked again if
     /// that is another one than it was.
     pub(super) async fn settled(
