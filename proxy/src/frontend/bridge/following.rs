@@ -23,7 +23,7 @@ use crate::frontend::context::{Active, Gateway};
 use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::mcp::Envelope;
 use portunus_filters::mcp::bridge::{Filter, Profile};
-use portunus_filters::{Denial, Era, Kind, Message};
+use portunus_filters::{Denial, Era, Kind, Message, Reason};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -303,6 +303,7 @@ pub(super) async fn follow(mut listener: Listener, filter: Filter, subscription:
         // What is waited for meanwhile is most of what a listener needs room for.
         let attempt = match listener.renew_place() {
             Ok(()) => Box::pin(listener.attempt(&filter, first)).await,
+            Err(denial) if denial.reason == Reason::RouteRemoved => Attempt::Over,
             // Nobody listens in the name of a client that may not say what it said.
             Err(_) => Attempt::Silent,
         };
@@ -326,6 +327,9 @@ impl Listener {
         let active = self.gateway.active();
         if self.serial == active.snapshot.serial {
             return Ok(());
+        }
+        if active.pool(&self.place.upstream).is_none() {
+            return Err(Denial::new(Reason::RouteRemoved, "the configuration has this server no longer"));
         }
         let (profile, headers) = &self.sent;
         let pipeline = &active.pipeline;
@@ -464,36 +468,4 @@ fn words(upstream: &Upstream, message: &[u8]) -> Vec<Word> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{Bed, responses};
-    use portunus_filters::catalog::ListKind;
-    use std::net::Ipv4Addr;
-
-    #[tokio::test]
-    async fn only_who_is_told_of_a_server_hears_what_it_says() {
-        let in_time = "package mcp.authz\nimport rego.v1\ndefault decision := false\n\
-            decision if {\n\tinput.mcp.upstream == \"up\"\n\tinput.time.hour == 0\n}\n";
-        let bed = Bed::under(in_time, (Ipv4Addr::LOCALHOST, 9).into(), ", era: modern");
-        let (words, mut heard) = mpsc::channel(2);
-        let place = bed.place("anna", "{}");
-        let listener = Listener {
-            gateway: Arc::clone(&bed.gateway),
-            words,
-            responses: Arc::new(responses()),
-            acknowledged: Box::new(|| {}),
-            client: Client::Subscriber,
-            translates: true,
-            holds: StreamHolds::default(),
-            serial: bed.gateway.active().snapshot.serial,
-            sent: (Arc::clone(&place.profile), Arc::clone(&place.headers)),
-            place,
-        };
-        let changed = || Word::Changed(ListKind::Tools);
-        assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_ok());
-        bed.clock.advance(Duration::from_secs(3600));
-        assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_err());
-        drop(heard);
-        assert!(listener.pass(changed()).await.is_ok(), "nobody waits for it");
-    }
-}
+mod tests;
