@@ -138,15 +138,21 @@ impl Pantry {
             self.public.remove(&list);
             return;
         }
+        if kept.fresh_until <= now.monotonic {
+            return;
+        }
         let term = Term { idle: Duration::MAX, until: kept.fresh_until };
         drop(self.public.insert(list, kept.clone(), holding, (term, now)));
     }
 
-    /// Forgets public lists that are no longer fresh, and all of them while lists take more than `max_bytes`.
+    /// Forgets public lists that are no longer fresh, and those that nobody else holds while lists take more than
+    /// `max_bytes`.
     pub(super) fn sweep(&self, now: Moment, max_bytes: usize) {
         drop(self.public.sweep(now));
         if self.held().1 > max_bytes {
-            drop(self.public.remove_where(|_, _| true));
+            let held_here_alone =
+                |kept: &Kept<Listing>| kept.what.as_ref().is_none_or(|what| Arc::strong_count(what) == 1);
+            drop(self.public.remove_where(|_, kept| held_here_alone(kept)));
         }
     }
 
