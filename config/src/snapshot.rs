@@ -141,6 +141,12 @@ impl VirtualServer {
         self.members.iter().position(|member| member.choice.upstreams().any(|one| *one.name == *upstream))
     }
 
+    /// Whether it has this upstream still, or the whole of which that is an instance: by its name and URL.
+    pub fn leads_to(&self, upstream: &Upstream) -> bool {
+        let mut named = self.upstreams.iter().filter(|one| one.name == upstream.name);
+        named.any(|one| one.urls().any(|url| *url == upstream.url))
+    }
+
     /// Whether a client and its one upstream can be left to speak with each other, if they speak
     /// the same era: nothing is chosen, merged or changed between them.
     pub fn is_plain(&self) -> bool {

@@ -235,19 +235,24 @@ impl ServedCall<'_> {
     /// # Errors
     /// What the filters refuse.
     pub fn admit(&self, message: &Message) -> Result<AdmittedMessage, Denial> {
-        self.admit_at(message, &Arc::default())
+        self.admit_at(message, None)
     }
 
-    /// As [`ServedCall::admit`], of a message for an upstream of this name; of none if it is empty.
+    /// As [`ServedCall::admit`], of a message for an upstream; `None` if it is for none.
     ///
     /// # Errors
-    /// What the filters refuse; [`Reason::RouteRemoved`] if the endpoint has no such upstream.
-    pub fn admit_at(&self, message: &Message, upstream: &Arc<str>) -> Result<AdmittedMessage, Denial> {
+    /// What the filters refuse; [`Reason::RouteRemoved`] if the endpoint has the upstream no longer.
+    pub fn admit_at(
+        &self,
+        message: &Message,
+        upstream: Option<&Arc<Upstream>>,
+    ) -> Result<AdmittedMessage, Denial> {
         let active = self.active();
-        if !upstream.is_empty() && !self.context.server.upstreams.iter().any(|one| one.name == *upstream) {
+        if upstream.is_some_and(|upstream| !self.context.server.leads_to(upstream)) {
             return Err(Denial::new(Reason::RouteRemoved, "the server that asked is no longer served here"));
         }
-        let target = self.target(&active, upstream);
+        let name = upstream.map(|upstream| Arc::clone(&upstream.name)).unwrap_or_default();
+        let target = self.target(&active, &name);
         let cleared = self.judge_message(&active, message, &target)?;
         let responses = ResponsePipeline::of(&self.context.origin, target, self.context.era, &cleared);
         let (_, changed) = cleared.into_parts();

@@ -35,19 +35,20 @@ pub(super) struct RoutedCall {
     pub subject: Option<Subject>,
 }
 
-/// The upstream that a call leads to, and its name there where that is another.
+/// The upstream that a call leads to, and the name of its target there.
 #[derive(Clone)]
 pub(super) struct LeadsTo {
     /// The name of the upstream.
     pub upstream: Arc<str>,
-    /// The name of the target there.
+    /// The name of the target there, whether or not clients know it by another.
     pub target: Option<Arc<str>>,
 }
 
 impl RoutedCall {
     /// The end of the way.
-    pub(super) fn leads_to(&self) -> LeadsTo {
-        LeadsTo { upstream: Arc::clone(&self.upstream.name), target: self.target.clone() }
+    pub(super) fn leads_to(&self, message: &Message) -> LeadsTo {
+        let target = self.target.as_ref().or(message.target.as_ref()).cloned();
+        LeadsTo { upstream: Arc::clone(&self.upstream.name), target }
     }
 }
 

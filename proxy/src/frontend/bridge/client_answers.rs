@@ -3,6 +3,7 @@
 use super::ServedCall;
 use super::sessions::{Session, Waiting};
 use crate::backend::upstream_call::Reply;
+use portunus_config::Upstream;
 use portunus_filters::mcp::{Envelope, Id, bridge};
 use portunus_filters::{Denial, Message, Reason};
 use std::sync::Arc;
@@ -25,16 +26,13 @@ impl<'m> ClientAnswer<'m> {
         Ok(ClientAnswer { text, id })
     }
 
-    /// The name of the upstream that it goes to; empty if nobody waits for it.
-    pub(super) fn upstream(&self, session: &Session) -> Arc<str> {
-        let asked_by = |id: &Id| {
-            let passed = || Some(Arc::clone(&session.passed_upstream_session()?.place().upstream.name));
-            session.asked_by(id).or_else(passed)
-        };
-        self.id.as_ref().and_then(asked_by).unwrap_or_default()
+    /// The upstream that it goes to; `None` if nobody waits for it.
+    pub(super) fn upstream(&self, session: &Session) -> Option<Arc<Upstream>> {
+        let passed = || Some(Arc::clone(&session.passed_upstream_session()?.place().upstream));
+        session.asked_by(self.id.as_ref()?).or_else(passed)
     }
 
-    /// Gives it to the one who waits for it, or `instead` in its place.
+    /// Gives it to the one who waits for it at the upstream that it was `judged_for`, or `instead` in its place.
     ///
     /// # Errors
     /// If it is no answer to a question.
@@ -42,6 +40,7 @@ impl<'m> ClientAnswer<'m> {
         &self,
         served: &ServedCall<'_>,
         session: &Session,
+        judged_for: Option<&Arc<Upstream>>,
         instead: Option<Reply>,
     ) -> Result<(), Denial> {
         let Some(id) = self.id.as_ref() else { return Ok(()) };
@@ -52,6 +51,10 @@ impl<'m> ClientAnswer<'m> {
             // One that comes too late, or twice, is of no use to anybody.
             (None, None) => return Ok(()),
         };
+        // Another answer to the same question may have come between.
+        if judged_for.is_none_or(|upstream| !Arc::ptr_eq(upstream, waiting.upstream())) {
+            return Ok(());
+        }
         let reply = match instead {
             Some(reply) => reply,
             None => bridge::legacy_reply(self.text).map_err(|_| unreadable())?,

@@ -85,22 +85,30 @@ pub(super) async fn of_session(
         }
         Kind::Response => {
             let sent = ClientAnswer::read(message)?;
-            match served.admit_at(message, &sent.upstream(session)) {
-                Ok(admitted) => ClientAnswer::read(admitted.message(message))?.give(served, session, None)?,
+            let upstream = sent.upstream(session);
+            let upstream = upstream.as_ref();
+            match served.admit_at(message, upstream) {
+                Ok(admitted) => {
+                    ClientAnswer::read(admitted.message(message))?.give(served, session, upstream, None)?;
+                }
                 Err(denial) => {
                     // Its server must not wait for what does not come.
-                    sent.give(served, session, Some(Reply::Error(authorize::error(&denial))))?;
+                    let refused = Some(Reply::Error(authorize::error(&denial)));
+                    sent.give(served, session, upstream, refused)?;
                     return Err(denial);
                 }
             }
             Ok(out.status(StatusCode::ACCEPTED).await)
         }
         _ => {
-            let admitted = served.admit(message)?;
-            if call::method_name(message) == "notifications/cancelled"
+            let is_cancel = call::method_name(message) == "notifications/cancelled";
+            let passed = session.passed_upstream_session().filter(|_| is_cancel);
+            let upstream = passed.as_ref().map(|upstream_session| &upstream_session.place().upstream);
+            let admitted = served.admit_at(message, upstream)?;
+            if is_cancel
                 && let Some(id) = cancelled(admitted.message(message))
                 && !session.cancel(&id)
-                && let Some(upstream_session) = session.passed_upstream_session()
+                && let Some(upstream_session) = &passed
             {
                 // It was called while messages passed.
                 upstream_session.tell(
@@ -343,7 +351,8 @@ impl<'a, 'd> Call<'a, 'd> {
         out: &mut Responder<'_>,
     ) -> Result<Vec<(Arc<str>, Reply)>, ()> {
         let mut refused = Vec::new();
-        let upstream = upstream.map(|upstream| Arc::clone(&upstream.name)).unwrap_or_default();
+        // A call that is over asks nothing.
+        let Some(upstream) = upstream else { return Ok(Vec::new()) };
         for question in questions {
             let profile = self.served.profile_of(self.session);
             let able = profile.is_ok_and(|profile| profile.can(question.ability()));

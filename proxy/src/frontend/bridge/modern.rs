@@ -137,7 +137,7 @@ impl Round<'_, '_> {
     ) -> Result<End, Denial> {
         let (served, message) = (self.served, self.message);
         let routed = call::routed(served, message, self.parts.params(), &self.profile).await?;
-        let leads_to = routed.leads_to();
+        let leads_to = routed.leads_to(self.message);
         let ticket = self.ticket(&leads_to);
         let serial = match request_state::open_state(served, &ticket, state)? {
             // The answers to a URL that had to be visited: the server wants the same call again.
@@ -155,7 +155,7 @@ impl Round<'_, '_> {
         };
         let token = changed.as_ref().unwrap_or(self.parts).progress_token().map_err(unreadable)?;
         let mut resumed = served.gateway.estate.parked.claim(serial, &ticket).await?;
-        if !routed.upstream.urls().any(|url| *url == resumed.upstream_call.upstream().url) {
+        if !served.context.server.leads_to(resumed.upstream_call.upstream()) {
             resumed.upstream_call.cancel();
             let detail = "the server of this call is no longer served here";
             return Err(Denial::new(Reason::RouteRemoved, detail));
@@ -201,7 +201,7 @@ impl Round<'_, '_> {
                 return Err(failure.denial);
             }
         };
-        let leads_to = routed.leads_to();
+        let leads_to = routed.leads_to(self.message);
         let call_request = CallRequest {
             permit: Arc::clone(&permit),
             message,

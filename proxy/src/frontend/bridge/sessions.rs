@@ -13,7 +13,7 @@ use crate::backend::upstream_sessions::UpstreamSession;
 use crate::sealing::Home;
 use crate::shares::{Owner, Share, Shares};
 use portunus_base::table::{Holding, weight_of};
-use portunus_config::{ServerId, UpstreamKey};
+use portunus_config::{ServerId, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::{LogLevel, Profile};
 use portunus_filters::mcp::{Id, Revision};
 use std::collections::{BTreeMap, HashMap};
@@ -92,8 +92,8 @@ pub struct StateLost;
 pub enum Waiting {
     /// A call: the question's key there, and its way back.
     Call {
-        /// The name of its upstream.
-        upstream: Arc<str>,
+        /// Its upstream.
+        upstream: Arc<Upstream>,
         /// The question's key.
         key: Arc<str>,
         /// The id under which the client saw it, the key, and the answer.
@@ -106,6 +106,16 @@ pub enum Waiting {
         /// Its own id of the question.
         id: Id,
     },
+}
+
+impl Waiting {
+    /// The upstream that the answer goes to.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        match self {
+            Waiting::Call { upstream, .. } => upstream,
+            Waiting::UpstreamSession { upstream_session, .. } => &upstream_session.place().upstream,
+        }
+    }
 }
 
 /// A call under way.
@@ -337,14 +347,9 @@ impl Session {
         Some(id)
     }
 
-    /// The name of the upstream that asked a question.
-    pub fn asked_by(&self, id: &Id) -> Option<Arc<str>> {
-        Some(match self.locked(&self.questions).get(id.meaning())? {
-            Waiting::Call { upstream, .. } => Arc::clone(upstream),
-            Waiting::UpstreamSession { upstream_session, .. } => {
-                Arc::clone(&upstream_session.place().upstream.name)
-            }
-        })
+    /// The upstream that asked a question.
+    pub fn asked_by(&self, id: &Id) -> Option<Arc<Upstream>> {
+        self.locked(&self.questions).get(id.meaning()).map(|waiting| Arc::clone(waiting.upstream()))
     }
 
     /// Takes the question that a client answers.

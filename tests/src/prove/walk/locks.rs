@@ -167,7 +167,8 @@ mod tests {
     fn profile(calls: u64) -> Profile {
         let file = root().join("proxy/src/shares.rs").display().to_string();
         let lock = "_ZN3std4sync6poison5mutex14Mutex$LT$T$GT$4lockE";
-        let (own, message) = ("_ZN8portunus6shares4takeE", "_ZN16portunus_filters6judged5Taken4takeE");
+        let (own, message) =
+            ("_ZN8portunus6shares4takeE", "_ZN16portunus_filters15decision_record12SampledInput4takeE");
         Profile::read(&format!(
             "fl=(1) {file}\nfn=(1) {own}\ncfi=(2) mutex.rs\ncfn=(2) {lock}'{own}'main\ncalls={calls} 1\n7 1\n\
              fn=(3) {message}\ncfn=(4) {lock}'{message}'{own}\ncalls={calls} 1\n8 1\n\

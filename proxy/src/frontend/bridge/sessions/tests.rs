@@ -1,9 +1,18 @@
 use super::*;
 use crate::testing::{responses, within};
+use portunus_config::{MapEnvironment, load_text};
+use std::path::Path;
 
 fn session() -> Arc<Session> {
     let profile = Arc::new(Profile::silent("client", "1"));
     Arc::new(Session::new([7; 16], ServerId("*|/mcp".into()), Revision::V2025_11_25, profile, true))
+}
+
+fn upstream() -> Arc<Upstream> {
+    let text =
+        "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: http://127.0.0.1:9/mcp\nservers:\n  /mcp: up\n";
+    let loaded = load_text(text, Path::new("t.yaml"), &MapEnvironment::default()).unwrap();
+    Arc::clone(&loaded.snapshot.upstreams[0])
 }
 
 fn home() -> Home {
@@ -12,7 +21,7 @@ fn home() -> Home {
 
 fn asked(session: &Session) -> (Option<Id>, mpsc::Receiver<(String, Arc<str>, Reply)>) {
     let (answers, answered) = mpsc::channel(1);
-    let id = session.ask(&home(), Waiting::Call { upstream: "up".into(), key: "k".into(), answers });
+    let id = session.ask(&home(), Waiting::Call { upstream: upstream(), key: "k".into(), answers });
     (id.map(|id| Id::of(&id).unwrap()), answered)
 }
 

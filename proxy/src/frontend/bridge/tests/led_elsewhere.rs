@@ -94,7 +94,9 @@ async fn retry_is_refused_where_the_call_leads_to_another_server_than_the_one_th
 
 #[tokio::test]
 async fn answer_of_a_legacy_client_is_judged_for_the_server_that_asked() {
-    for (denied, refused) in [("other", false), ("up", true)] {
+    for (denied, path, outcome) in
+        [("other", "/mcp", "ok"), ("up", "/mcp", "forbidden"), ("other", "/elsewhere", "route_removed")]
+    {
         TEST_FILTERS.set(vec![Arc::new(NoAnswers(denied))]);
         let (server, answers) = asking().await;
         let stand = stand_before(server, ", era: legacy");
@@ -120,14 +122,17 @@ async fn answer_of_a_legacy_client_is_judged_for_the_server_that_asked() {
             }
         };
         let id = within("a question", asked).await;
+        TEST_FILTERS.set(vec![Arc::new(NoAnswers(denied))]);
+        stand.bed.activate(&document(&stand, "up", path, ", era: legacy"));
         let result = json!({"action": "accept", "content": {}});
         let (head, _) =
             stand.ask("ada", &session, &json!({"jsonrpc": "2.0", "id": id, "result": result})).await;
-        assert_eq!(head.contains("portunus-outcome: forbidden"), refused, "{head}");
+        let refused = outcome != "ok";
+        assert_eq!(head.contains(&format!("portunus-outcome: {outcome}\r\n")), refused, "{head}");
         within("the end of the call", calling.read_to_string(&mut said)).await.unwrap();
         let got = answers.lock().unwrap().clone();
         let is_accepted = got[0]["result"]["action"] == "accept";
-        assert_eq!((got.len(), is_accepted), (1, !refused), "{denied}: {got:?}");
+        assert_eq!((got.len(), is_accepted), (1, !refused), "{denied} {path}: {got:?}");
     }
 }
 
