@@ -141,7 +141,7 @@ impl VirtualServer {
         self.members.iter().position(|member| member.choice.upstreams().any(|one| *one.name == *upstream))
     }
 
-    /// Whether it has this upstream still, or the whole of which that is an instance: by its name and URL.
+    /// True if it still has this upstream, or the one that it is an instance of: by name and URL.
     pub fn leads_to(&self, upstream: &Upstream) -> bool {
         let mut named = self.upstreams.iter().filter(|one| one.name == upstream.name);
         named.any(|one| one.urls().any(|url| *url == upstream.url))
