@@ -307,6 +307,7 @@ pub async fn send(request: UpstreamRequest, resolver: Arc<Resolver>) -> Result<E
     let resolver = &resolver;
     let first_byte = Instant::now() + request.first_byte;
     let until = request.deadline.map_or(first_byte, |deadline| deadline.min(first_byte));
+    let recoveries = request.pool.recoveries();
     let sent = match attempt(&request, resolver, until, false).await {
         Err(Attempt::Unread(fault)) => {
             tracing::debug!(upstream = &*request.upstream.name, %fault, "sent again on a new connection");
@@ -320,7 +321,7 @@ pub async fn send(request: UpstreamRequest, resolver: Arc<Resolver>) -> Result<E
     };
     sent.map_err(|attempt| {
         let failure = Failure::from(attempt);
-        request.pool.note_failure(&failure);
+        request.pool.note_failure_since(recoveries, &failure);
         failure
     })
 }

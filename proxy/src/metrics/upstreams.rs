@@ -235,7 +235,9 @@ impl UpstreamsMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::forward::Failure;
     use portunus_config::{MapEnvironment, load_text};
+    use portunus_filters::Denial;
     use std::path::Path;
 
     fn snapshot(name: &str) -> Snapshot {
@@ -243,6 +245,22 @@ mod tests {
             "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  {name}: http://127.0.0.1:9/mcp\nservers:\n  /mcp: {name}\n"
         );
         load_text(&text, Path::new("t.yaml"), &MapEnvironment::default()).unwrap().snapshot
+    }
+
+    #[test]
+    fn failure_of_a_request_that_is_older_than_the_last_recovery_begins_no_outage() {
+        let metrics = UpstreamsMetrics::new(&Registry::new()).unwrap();
+        let monitor = metrics.instance(&snapshot("up").upstreams[0]);
+        let failure = Failure::from(Denial::new(Reason::UpstreamTimeout, "no answer"));
+        let is_failing = || monitor.outage(Instant::now()).is_some();
+        let sent = monitor.recoveries();
+        monitor.note_failure_since(sent, &failure);
+        assert!(is_failing());
+        monitor.note_answer();
+        monitor.note_failure_since(sent, &failure);
+        assert!(!is_failing(), "it has answered since");
+        monitor.note_failure_since(monitor.recoveries(), &failure);
+        assert!(is_failing());
     }
 
     #[test]

@@ -285,6 +285,7 @@ pub(crate) async fn exchange(
 ) -> Result<GatewayRequestAnswer, Failure> {
     let within = place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN);
     let within = if gateway_request.method().is_some() { within } else { within.min(WITHIN) };
+    let recoveries = place.pool.recoveries();
     let exchanged = timeout(within, async {
         let _permit = backend.asked.most.acquire().await.ok();
         conversation(backend, place, gateway_request, addressed).await
@@ -299,7 +300,7 @@ pub(crate) async fn exchange(
     count(backend, gateway_request, answer.is_ok());
     match &answer {
         Ok(answer) => answer.note(&place.pool, gateway_request),
-        Err(failure) => place.pool.note_failure(failure),
+        Err(failure) => place.pool.note_failure_since(recoveries, failure),
     }
     answer
 }

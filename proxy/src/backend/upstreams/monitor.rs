@@ -29,6 +29,8 @@ pub struct InstanceMonitor {
     pub url: String,
     up: IntGauge,
     is_failing: AtomicBool,
+    /// Outages that ended.
+    recoveries: AtomicU64,
     outages: Mutex<Outages>,
 }
 
@@ -47,7 +49,8 @@ impl InstanceMonitor {
     /// One that has not failed yet.
     pub fn new(upstream: Arc<UpstreamMetrics>, url: String, up: IntGauge) -> InstanceMonitor {
         up.set(1);
-        InstanceMonitor { upstream, url, up, is_failing: AtomicBool::new(false), outages: Mutex::default() }
+        let (is_failing, recoveries) = (AtomicBool::new(false), AtomicU64::new(0));
+        InstanceMonitor { upstream, url, up, is_failing, recoveries, outages: Mutex::default() }
     }
 
     /// Notes an answer. Costs two loads, unless it ends an outage or a pause.
@@ -60,9 +63,20 @@ impl InstanceMonitor {
 
     /// Notes a failure, if it says something of the instance.
     pub fn note_failure(&self, failure: &Failure) {
+        self.note_failure_since(self.recoveries(), failure);
+    }
+
+    /// As [`InstanceMonitor::note_failure`], of a request that was sent when so many outages had ended. If another one has
+    /// ended since, the instance answered after it failed this request, which is old news then.
+    pub fn note_failure_since(&self, recoveries: u64, failure: &Failure) {
         if let Some(problem) = failure.problem {
-            self.fail(problem, &failure.cause, Instant::now());
+            self.fail(recoveries, problem, &failure.cause, Instant::now());
         }
+    }
+
+    /// Outages that have ended.
+    pub fn recoveries(&self) -> u64 {
+        self.recoveries.load(Ordering::Relaxed)
     }
 
     /// The outage that goes on now, if there is one.
@@ -91,8 +105,11 @@ impl InstanceMonitor {
         }
     }
 
-    fn fail(&self, problem: &'static str, cause: &str, now: Instant) {
+    fn fail(&self, recoveries: u64, problem: &'static str, cause: &str, now: Instant) {
         let mut outages = self.lock();
+        if self.recoveries() != recoveries {
+            return;
+        }
         let calls = self.upstream.failed_calls();
         let Some(is_told) = outages.begin(problem, calls, now) else { return };
         self.is_failing.store(true, Ordering::Relaxed);
@@ -113,6 +130,7 @@ impl InstanceMonitor {
         let mut outages = self.lock();
         let Some((outage, is_told)) = outages.end() else { return };
         self.is_failing.store(false, Ordering::Relaxed);
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
         self.up.set(1);
         drop(outages);
         if is_told {

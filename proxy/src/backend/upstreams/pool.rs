@@ -163,6 +163,18 @@ impl Pool {
         }
     }
 
+    /// Outages of the instance that have ended: to be read before a request is sent to it.
+    pub fn recoveries(&self) -> u64 {
+        self.monitor.as_ref().map_or(0, |monitor| monitor.recoveries())
+    }
+
+    /// As [`Pool::note_failure`], of a request that was sent when so many outages had ended.
+    pub fn note_failure_since(&self, recoveries: u64, failure: &Failure) {
+        if let Some(monitor) = &self.monitor {
+            monitor.note_failure_since(recoveries, failure);
+        }
+    }
+
     /// Counts a connection that was not made.
     pub fn count_connect_failure(&self, error: &CheckoutError) {
         if let Some(monitor) = &self.monitor {
