@@ -17,10 +17,10 @@ const ONE_IS_DEAR: &str = "package mcp.authz\nimport rego.v1\ndecision := true\n
     visible := false if {\n\tinput.mcp.name == \"spin\"\n\tsome x in numbers.range(1, 20000)\n\t\
     some y in numbers.range(1, 20000)\n\tx + y == 0\n}\n";
 
-/// Takes milliseconds for each tool: a tenth of what one decision may take in the test below, even where the machine is
-/// slow, and for all tools several times what a list may take.
+/// Takes milliseconds for each tool: a tenth of what one decision may take in the test below, and for all tools several times
+/// what a list may take, also where the machine is four times as fast or as slow.
 const ALL_ARE_DEAR: &str = "package mcp.authz\nimport rego.v1\ndecision := true\ndefault visible := true\n\
-    visible := false if {\n\tinput.mcp.kind == \"tool\"\n\tsome x in numbers.range(1, 1500)\n\tx == 0\n}\n";
+    visible := false if {\n\tinput.mcp.kind == \"tool\"\n\tsome x in numbers.range(1, 5000)\n\tx == 0\n}\n";
 
 struct Bed {
     gateway: Gateway,
