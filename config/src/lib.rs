@@ -17,7 +17,6 @@ mod digest;
 pub mod document;
 mod environment;
 mod files;
-mod glob;
 mod headers;
 mod identity;
 mod keys;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use portunus_filters::mcp::uri::{normal_pattern, scheme};
 
-use crate::glob::Glob;
+use portunus_filters::glob::Glob;
 
 /// Most patterns of one list, and most names that one server changes.
 pub(crate) const MAX_RULES: usize = 1000;

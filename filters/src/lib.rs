@@ -19,6 +19,7 @@ pub mod decision_record;
 pub mod facts;
 pub mod filter;
 pub mod filters;
+pub mod glob;
 pub mod identity;
 pub mod inspect;
 pub mod mcp;

@@ -1,11 +1,11 @@
 //! Facts of tools and the controls that follow from them: patterns that concern some upstream, lines
 //! that do not contradict each other, controls that some code enforces.
 
+use portunus_filters::glob::Glob;
 use portunus_filters::{Control, Controls};
 
 use crate::diagnostic::{Findings, Located};
 use crate::document::{RulesDocument, ToolLine};
-use crate::glob::Glob;
 use crate::reader::suggestion;
 use crate::tools::{Line, ToolRules, conflicts};
 use crate::view::{Pattern, split_upstream};

@@ -6,23 +6,24 @@ use std::fmt;
 ///
 /// There is no other wildcard: URIs and their templates are full of `?`, `[` and `{`.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Glob {
+pub struct Glob {
     text: Box<str>,
 }
 
 impl Glob {
-    pub(crate) fn new(text: &str) -> Glob {
+    /// A pattern by its text.
+    pub fn new(text: &str) -> Glob {
         Glob { text: text.into() }
     }
 
     /// Whether it stands for exactly one name.
-    pub(crate) fn is_literal(&self) -> bool {
+    pub fn is_literal(&self) -> bool {
         !self.text.contains('*')
     }
 
     /// Whether it matches all of `name`. Linear: each piece is looked for once, leftmost first,
     /// which is right because only the first and the last are anchored.
-    pub(crate) fn matches(&self, name: &str) -> bool {
+    pub fn matches(&self, name: &str) -> bool {
         let Some((first, rest)) = self.text.split_once('*') else { return *self.text == *name };
         let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
         let inner = name.strip_prefix(first).and_then(|name| name.strip_suffix(last));
@@ -39,12 +40,12 @@ impl Glob {
     ///
     /// A `*` of `other` may be a run of any characters, so only a `*` can match it, and nothing else
     /// of this pattern does: its text stands for all its names.
-    pub(crate) fn covers(&self, other: &Glob) -> bool {
+    pub fn covers(&self, other: &Glob) -> bool {
         self.matches(&other.text)
     }
 
     /// Whether some name is matched by both.
-    pub(crate) fn overlaps(&self, other: &Glob) -> bool {
+    pub fn overlaps(&self, other: &Glob) -> bool {
         let (this, other) = (self.text.as_bytes(), other.text.as_bytes());
         // Whether the rest of `this` from the present byte on and that of `other` from `at` on can
         // be the same text, for every `at`; from the last byte to the first.
@@ -64,7 +65,7 @@ impl Glob {
     }
 
     /// The narrower of two patterns of which one covers the other.
-    pub(crate) fn narrower<'a>(&'a self, other: &'a Glob) -> Option<&'a Glob> {
+    pub fn narrower<'a>(&'a self, other: &'a Glob) -> Option<&'a Glob> {
         match (self.covers(other), other.covers(self)) {
             (true, _) => Some(other),
             (_, true) => Some(self),
