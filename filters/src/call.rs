@@ -124,6 +124,21 @@ pub struct Call<'a> {
     pub message: &'a Message,
     /// Where it goes.
     pub target: &'a Target,
+    /// What was decided of it, where filters are asked to admit it.
+    pub decision_record: Option<&'a DecisionRecord>,
+}
+
+impl<'a> Call<'a> {
+    /// A message of which nothing was decided yet.
+    pub fn new(arrival: &'a Arrival, message: &'a Message, target: &'a Target) -> Call<'a> {
+        Call { arrival, message, target, decision_record: None }
+    }
+
+    /// The price of the call, in millionths of the author's currency: what the policy says, else the price of the tool.
+    pub fn cost_micros(&self) -> u64 {
+        let decided = self.decision_record.and_then(|decision_record| decision_record.cost_micros);
+        decided.or_else(|| self.target.tool()?.facts.cost_micros).unwrap_or_default()
+    }
 }
 
 /// What filters write. Empty means: as it is.

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 /// The filters by name, in the order in which each message meets them. A name is the one in metrics, the log and the record.
 pub const FILTERS: &[&str] = &[
     "authorize",
+    "limits",
     #[cfg(feature = "text-marker")]
     "text-marker",
 ];

@@ -22,6 +22,7 @@ pub mod filters;
 pub mod glob;
 pub mod identity;
 pub mod inspect;
+pub mod limits;
 pub mod mcp;
 pub mod message;
 pub mod pipeline;

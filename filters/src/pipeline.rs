@@ -138,9 +138,12 @@ impl Pipeline {
         let mut changed: Option<Vec<Message>> = None;
         for filter in &self.filters {
             let current = changed.as_deref().unwrap_or(messages);
-            let mut applying = current.iter().filter(|message| filter.applies(message.kind));
+            let mut applying = current.iter().filter(|message| filter.applies(message.kind)).peekable();
+            if applying.peek().is_none() {
+                continue;
+            }
             let result = applying
-                .try_for_each(|message| filter.judge(&Call { arrival, message, target }, &mut verdict));
+                .try_for_each(|message| filter.judge(&Call::new(arrival, message, target), &mut verdict));
             if result.is_err() {
                 done(filter.name());
             }
@@ -177,7 +180,8 @@ impl Pipeline {
         target: &Target,
     ) -> Result<Admitting, Denial> {
         let message = cleared.changed().unwrap_or(message);
-        let turns = self.reserve(arrival, message, target)?;
+        let decision_record = cleared.decision_record().map(|decision_record| &**decision_record);
+        let turns = self.reserve_for(&Call { arrival, message, target, decision_record })?;
         Ok(Admitting::new(cleared, turns))
     }
 
@@ -186,9 +190,13 @@ impl Pipeline {
     /// # Errors
     /// As there.
     pub fn reserve(&self, arrival: &Arrival, message: &Message, target: &Target) -> Result<Turns, Denial> {
+        self.reserve_for(&Call::new(arrival, message, target))
+    }
+
+    fn reserve_for(&self, call: &Call<'_>) -> Result<Turns, Denial> {
         let mut turns = Turns::none();
         for filter in &self.filters {
-            turns.add(filter.admit(&Call { arrival, message, target })?);
+            turns.add(filter.admit(call)?);
         }
         Ok(turns)
     }
@@ -213,6 +221,11 @@ pub type QueueTicket = Pin<Box<dyn Future<Output = Result<Box<dyn Hold>, Denial>
 pub trait Hold: Send + Sync {
     /// Lets the charges stand: the upstream may have read the request. It may be told more than once.
     fn commit(&self);
+
+    /// Names of the rules that only observe and would have refused the request.
+    fn observed(&self) -> &[Arc<str>] {
+        &[]
+    }
 }
 
 /// All holds of one request; its copies are of the same.
@@ -227,6 +240,13 @@ impl Holds {
     /// Lets the charges of all filters stand.
     pub fn commit(&self) {
         self.0.iter().flat_map(|holds| holds.iter()).for_each(|hold| hold.commit());
+    }
+}
+
+impl Holds {
+    /// Names of the rules that only observe and would have refused the request.
+    pub fn observed(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.iter().flat_map(|holds| holds.iter()).flat_map(|hold| hold.observed())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::decision_record::DecisionRecord;
 use crate::identity::Principal;
+use crate::limits::ReachedLimit;
 use crate::{Era, Reason};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -67,6 +68,10 @@ pub struct Record {
     pub proven: bool,
     /// The decision of the policy.
     pub decision_record: Option<Arc<DecisionRecord>>,
+    /// The limit that refused it.
+    pub limit: Option<Arc<ReachedLimit>>,
+    /// Rules that only observe and would have refused it.
+    pub observed: Vec<Arc<str>>,
     /// Texts that its client did not get, since they had to be read and are longer than what is held for that.
     pub texts_blocked: u64,
     /// Such texts that its client got unread.
@@ -96,6 +101,8 @@ pub enum Status {
     Ok,
     /// Refused by a rule about the caller.
     Denied,
+    /// Refused by a limit.
+    Limited,
     /// Malformed, contradictory or out of bounds.
     Invalid,
     /// The upstream failed.
@@ -110,9 +117,10 @@ pub enum Status {
 
 impl Status {
     /// All of them, in the order of the variants.
-    pub const ALL: [Status; 7] = [
+    pub const ALL: [Status; 8] = [
         Status::Ok,
         Status::Denied,
+        Status::Limited,
         Status::Invalid,
         Status::UpstreamError,
         Status::Timeout,
@@ -122,7 +130,7 @@ impl Status {
 
     /// True if the gateway refused the message; any other it let pass, with whatever end.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Status::Denied | Status::Invalid)
+        matches!(self, Status::Denied | Status::Limited | Status::Invalid)
     }
 
     /// The label value.
@@ -130,6 +138,7 @@ impl Status {
         match self {
             Status::Ok => "ok",
             Status::Denied => "denied",
+            Status::Limited => "limited",
             Status::Invalid => "invalid",
             Status::UpstreamError => "upstream_error",
             Status::Timeout => "timeout",
@@ -157,6 +166,11 @@ impl From<Reason> for Status {
             | Reason::PolicyError
             | Reason::PolicyLimited
             | Reason::ResultTooLarge => Status::Denied,
+            Reason::RateLimited
+            | Reason::QuotaSpent
+            | Reason::BudgetSpent
+            | Reason::ConcurrencyReached
+            | Reason::LoopDetected => Status::Limited,
             Reason::UpstreamUnavailable
             | Reason::UpstreamLimited
             | Reason::UpstreamMalformed

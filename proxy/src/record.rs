@@ -16,7 +16,9 @@ use portunus_config::VirtualServer;
 use portunus_filters::decision_record::DecisionRecord;
 use portunus_filters::identity::Principal;
 use portunus_filters::mcp::Method;
-use portunus_filters::{Arrival, Beyond, Denial, Era, LongTextObserver, LongTexts, Message, Record, Status};
+use portunus_filters::{
+    Arrival, Beyond, Denial, Era, Holds, LongTextObserver, LongTexts, Message, Record, Status,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -271,12 +273,18 @@ impl RecordGuard {
         self.record.decision_record = decision_record.cloned();
     }
 
+    /// Notes what is held for the one request that it opens.
+    pub fn note_holds(&mut self, holds: &Holds) {
+        self.record.observed.extend(holds.observed().cloned());
+    }
+
     /// The refusal that the client gets.
     pub fn note_denial(&mut self, denial: &Denial) {
         self.end_upstream_wait();
         if let Some(decision_record) = DecisionRecord::of_refusal(denial) {
             self.record.decision_record = Some(decision_record);
         }
+        self.record.limit = denial.account().or(self.record.limit.take());
         self.record.reason = Some(denial.reason);
         self.record.status = Some(denial.reason.into());
         self.record.detail.get_or_insert_with(|| denial.detail.clone().into_owned());

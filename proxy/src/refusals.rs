@@ -6,6 +6,7 @@ use crate::clipped::Clipped;
 use crate::record::timestamp;
 use portunus_base::text::push_json;
 use portunus_filters::decision_record::DecisionRecord;
+use portunus_filters::limits::ReachedLimit;
 use portunus_filters::{Reason, Record};
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -38,6 +39,8 @@ pub struct Refusal {
     pub detail: Clipped<512>,
     /// What was decided, if it came that far.
     pub decision_record: Option<Arc<DecisionRecord>>,
+    /// The limit that was reached, if one was.
+    pub limit: Option<Arc<ReachedLimit>>,
 }
 
 impl Refusal {
@@ -54,6 +57,7 @@ impl Refusal {
             revision: record.revision.clone(),
             detail: record.detail.as_deref().map(Clipped::new).unwrap_or_default(),
             decision_record: record.decision_record.clone(),
+            limit: record.limit.clone(),
         }
     }
 }
@@ -125,6 +129,9 @@ impl Refusal {
         if let Some(decision_record) = &self.decision_record {
             account::write(out, decision_record);
         }
+        if let Some(limit) = &self.limit {
+            account::write_limit(out, limit);
+        }
         out.push('}');
     }
 }
@@ -145,6 +152,7 @@ mod tests {
             revision: None,
             detail: "<b>".into(),
             decision_record: None,
+            limit: None,
         }
     }
 

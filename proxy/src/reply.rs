@@ -12,6 +12,9 @@ use portunus_config::HttpStatus;
 use portunus_filters::mcp::{Id, Method};
 use portunus_filters::{Denial, Era, Kind, Reason};
 
+/// The member of a result's `_meta` that says why a tool call was refused, in the words of `error.data`.
+const DENIAL: &str = "io.portunus/denial";
+
 /// What is known of the message that is refused.
 #[derive(Debug, Default)]
 pub struct Refused<'a> {
@@ -60,6 +63,7 @@ const fn in_band(status: StatusCode, code: i64) -> Row {
     Row { status, code, in_band: true }
 }
 
+#[expect(clippy::too_many_lines, reason = "one row for each reason")]
 fn row(reason: Reason, era: Era) -> Row {
     match reason {
         Reason::MalformedHttp => fixed(StatusCode::BAD_REQUEST, -32600),
@@ -74,7 +78,12 @@ fn row(reason: Reason, era: Era) -> Row {
         Reason::Forbidden | Reason::ApprovalRequired | Reason::PolicyError => {
             in_band(StatusCode::FORBIDDEN, -31403)
         }
-        Reason::PolicyLimited => in_band(StatusCode::TOO_MANY_REQUESTS, -31429),
+        Reason::PolicyLimited
+        | Reason::RateLimited
+        | Reason::QuotaSpent
+        | Reason::BudgetSpent
+        | Reason::ConcurrencyReached
+        | Reason::LoopDetected => in_band(StatusCode::TOO_MANY_REQUESTS, -31429),
         Reason::ResultTooLarge => in_band(StatusCode::FORBIDDEN, -31413),
         Reason::MethodNotAllowed => fixed(StatusCode::METHOD_NOT_ALLOWED, -32600),
         Reason::UnsupportedMediaType => fixed(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600),
@@ -134,12 +143,17 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
     let probes = refused.method.and_then(Method::rules).is_some_and(|rules| rules.probes_era);
     let visible =
         row.in_band && !refused.ids.is_empty() && !probes && refused.http_status == HttpStatus::InBand;
+    let is_call = refused.method.is_some_and(|method| method.name() == "tools/call");
+    let for_model = visible && is_call && !refused.batch && is_for_model(denial.reason);
     let challenge = denial.challenge.as_ref().filter(|_| !refused.batch);
     let challenged = challenge.and_then(|challenge| StatusCode::from_u16(challenge.status).ok());
     Answer {
         // A client shows other credentials when it is asked by the status, and not otherwise.
         status: challenged.unwrap_or(if visible { StatusCode::OK } else { row.status }),
-        body: Bytes::from(body(row.code, denial, refused, request_id)),
+        body: Bytes::from(match refused.ids {
+            [id] if for_model => tool_result(row.code, denial, (id, refused.era), request_id),
+            _ => body(row.code, denial, refused, request_id),
+        }),
         // 2026-07-28 streamable HTTP, "Earlier Revisions": POST is all that its endpoints take.
         allow: (row.status == StatusCode::METHOD_NOT_ALLOWED).then_some(match refused.era {
             Some(Era::Modern) => "POST, OPTIONS",
@@ -214,6 +228,31 @@ fn closes(reason: Reason) -> bool {
     )
 }
 
+/// True if a refused tool call is answered by a result: the model that made the call can do something about the refusal,
+/// and clients show their models results rather than errors (MCP 2025-11-25, server/tools, "Error Handling").
+fn is_for_model(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::RateLimited
+            | Reason::QuotaSpent
+            | Reason::BudgetSpent
+            | Reason::ConcurrencyReached
+            | Reason::LoopDetected
+    )
+}
+
+/// The result of a tool call that is refused.
+fn tool_result(code: i64, denial: &Denial, (id, era): (&Id, Option<Era>), request_id: &str) -> String {
+    let complete = if era == Some(Era::Modern) { ",\"resultType\":\"complete\"" } else { "" };
+    format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{{\"content\":[{{\"type\":\"text\",\"text\":{}}}],\"isError\":true{complete},\
+         \"_meta\":{{\"{DENIAL}\":{{\"code\":{code},{}}}}}}}}}",
+        id.as_json(),
+        json(&denial.detail),
+        data(denial, request_id)
+    )
+}
+
 /// One error, or one for each request of a batch (JSON-RPC 2.0 §6).
 fn body(code: i64, denial: &Denial, refused: &Refused<'_>, request_id: &str) -> String {
     if !refused.batch || refused.ids.is_empty() {
@@ -226,15 +265,21 @@ fn body(code: i64, denial: &Denial, refused: &Refused<'_>, request_id: &str) -> 
 
 fn error(code: i64, denial: &Denial, id: Option<&Id>, request_id: &str) -> String {
     let id = id.map_or("null", Id::as_json);
+    let data = data(denial, request_id);
+    let message = json(&denial.detail);
+    format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":{code},\"message\":{message},\"data\":{{{data}}}}}}}"
+    )
+}
+
+/// The members of `error.data`.
+fn data(denial: &Denial, request_id: &str) -> String {
     let mut data =
         format!("\"reason\":\"{}\",\"origin\":\"gateway\",\"requestId\":{}", denial.reason, json(request_id));
     for (key, value) in &denial.data {
         data.push_str(&format!(",\"{key}\":{value}"));
     }
-    let message = json(&denial.detail);
-    format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":{code},\"message\":{message},\"data\":{{{data}}}}}}}"
-    )
+    data
 }
 
 #[cfg(test)]
@@ -309,6 +354,48 @@ mod tests {
             "code": -31504, "message": "no answer in time",
             "data": {"reason": "upstream_timeout", "origin": "gateway", "requestId": "r-1", "retryAfterMs": 500}}});
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn tool_call_beyond_a_limit_is_answered_for_its_model_and_all_else_by_an_error() {
+        let ids = [id()];
+        let denial =
+            Denial::new(Reason::RateLimited, "try again \"soon\"").with("retryAfterMs", "500".into());
+        let answer = |method: &str, change: fn(&mut Refused<'_>)| {
+            let method = Method::of(method);
+            let mut refused = Refused {
+                kind: Some(Kind::Request),
+                era: Some(Era::Modern),
+                ids: &ids,
+                method: Some(&method),
+                ..Refused::default()
+            };
+            change(&mut refused);
+            let answer = refuse(&denial, &refused, "r-1");
+            (answer.status.as_u16(), serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap())
+        };
+        let (status, said) = answer("tools/call", |_| {});
+        let expected = serde_json::json!({"jsonrpc": "2.0", "id": 7, "result": {
+            "content": [{"type": "text", "text": "try again \"soon\""}], "isError": true, "resultType": "complete",
+            "_meta": {"io.portunus/denial": {"code": -31429, "reason": "rate_limited", "origin": "gateway",
+                "requestId": "r-1", "retryAfterMs": 500}}}});
+        assert_eq!((status, said), (200, expected));
+        let legacy = answer("tools/call", |refused| refused.era = Some(Era::Legacy)).1;
+        assert!(
+            legacy["result"]["isError"] == true && legacy["result"].get("resultType").is_none(),
+            "{legacy}"
+        );
+        type Change = fn(&mut Refused<'_>);
+        let others: [(&str, u16, Change); 3] = [
+            ("prompts/get", 200, |_| {}),
+            ("tools/call", 429, |refused| refused.http_status = HttpStatus::Mirror),
+            ("tools/call", 200, |refused| refused.batch = true),
+        ];
+        for (method, expected, change) in others {
+            let (status, said) = answer(method, change);
+            let error = if said.is_array() { &said[0]["error"] } else { &said["error"] };
+            assert_eq!((status, &error["code"]), (expected, &serde_json::json!(-31429)), "{method} {said}");
+        }
     }
 
     #[test]

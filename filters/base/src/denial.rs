@@ -61,6 +61,16 @@ reasons! {
     PolicyError => "policy_error",
     /// The caller has used up its CPU time for decisions or lists.
     PolicyLimited => "policy_limited",
+    /// A rate has no room for one more.
+    RateLimited => "rate_limited",
+    /// A quota has no room for one more before its window ends.
+    QuotaSpent => "quota_spent",
+    /// A budget has no room for the price of the call before its window ends, or the price is above the ceiling of a call.
+    BudgetSpent => "budget_spent",
+    /// As many are under way as may be at once.
+    ConcurrencyReached => "concurrency_reached",
+    /// The same call was repeated too often.
+    LoopDetected => "loop_detected",
     /// The answer is longer than this caller may have.
     ResultTooLarge => "result_too_large",
     /// Nobody can tell now whether what was shown holds.

@@ -318,7 +318,7 @@ fn what_lists_hide_for_its_arguments_is_found_with_the_right_ones() {
             [(r#"{"name":"a","arguments":{"x":1}}"#, with), (r#"{"name":"a"}"#, without)]
         {
             let call = message("tools/call", params);
-            let call = Call { arrival: &arrival, message: &call, target: &target };
+            let call = Call::new(&arrival, &call, &target);
             assert_eq!(filter.look_up(&call, &item).is_found, expected, "{lists:?} {params}");
         }
     }
@@ -338,7 +338,7 @@ fn absent_name_is_asked_about_as_often_as_hidden_one() {
             let target = Target { subject: Some(known.clone()), ..Target::new(&"s".into(), &"up".into()) };
             let item = Item { list_item: ListItem::Offered(&known), upstream: "up" };
             let message = message("tools/call", &format!(r#"{{"name":"{name}","arguments":{{"x":1}}}}"#));
-            let call = Call { arrival: &arrival, message: &message, target: &target };
+            let call = Call::new(&arrival, &message, &target);
             let look_up =
                 || if is_absent { filter.look_up_absent(&call, &item) } else { filter.look_up(&call, &item) };
             let lookups = [look_up(), look_up()];

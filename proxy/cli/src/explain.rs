@@ -103,9 +103,31 @@ fn told(refusal: &Value) -> String {
     line("tool", joined(&[text("risk_level"), text("data_classification")], ", "));
     line("policy", joined(&[text("policy_reason"), text("policy_fault")], "; "));
     line("revision", text("bundle_revision"));
+    out.push_str(&limit(&refusal["limit"]));
     out.push_str(&read(refusal));
     out.push_str(&rules(refusal));
     out
+}
+
+/// The limit that was reached: which rule, for whom, how much was used and when there is room again.
+fn limit(limit: &Value) -> String {
+    let Some(rule) = limit["rule"].as_str() else { return String::new() };
+    let text = |name: &str| tame(limit[name].as_str().unwrap_or_default());
+    let key = limit["key"].as_object().into_iter().flatten();
+    let key: Vec<String> = key
+        .map(|(part, value)| format!("{} {}", tame(part), tame(value.as_str().unwrap_or_default())))
+        .collect();
+    let counted = if key.is_empty() { "all calls together".to_owned() } else { key.join(", ") };
+    let reset = limit["reset_ms"]
+        .as_u64()
+        .map_or("when a call ends".to_owned(), |ms| format!("{} s later", ms.div_ceil(1000)));
+    format!(
+        "\nThe limit:\n  rule    {} at {}\n  counts  {counted}\n  spent   {} of {}\n  room    {reset}\n",
+        tame(rule),
+        text("place"),
+        text("spent"),
+        text("limit")
+    )
 }
 
 fn read(refusal: &Value) -> String {
@@ -144,6 +166,19 @@ fn rules(refusal: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn reached_limit_is_told_with_its_rule_key_and_reset() {
+        let limit = json!({
+            "rule": "per_tool", "key": {"principal": "ann\u{1b}", "tool": "crm/find"}, "spent": "60",
+            "limit": "60/minute", "reset_ms": 800, "place": "gateway.yaml:12",
+        });
+        let told = told(&json!({"request_id": "r-1", "reason": "rate_limited", "limit": limit}));
+        let parts =
+            ["per_tool at gateway.yaml:12", "principal ann", "tool crm/find", "60 of 60/minute", "1 s later"];
+        assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        assert!(!told.contains('\u{1b}'));
+    }
 
     #[test]
     fn a_refusal_is_told_with_what_would_allow_it() {

@@ -417,7 +417,7 @@ impl ServedCall<'_> {
     ) -> Option<Subject> {
         let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
         let item = Item { list_item: ListItem::Offered(&subject), upstream };
-        let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
+        let call = Call::new(&self.context.origin.arrival, message, &target);
         let lookup = active.policy_runtime.filter.look_up(&call, &item);
         if lookup.is_found {
             return Some(subject);
@@ -433,7 +433,7 @@ impl ServedCall<'_> {
         let upstream = upstream.map(|upstream| Arc::clone(&upstream.name)).unwrap_or_default();
         let target = Target { subject: Some(subject.clone()), ..self.target(active, &upstream) };
         let item = Item { list_item: ListItem::Offered(&subject), upstream: &upstream };
-        let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
+        let call = Call::new(&self.context.origin.arrival, message, &target);
         let lookup = active.policy_runtime.filter.look_up_absent(&call, &item);
         let _ = self.context.failed_lookups.absent.set(FailedLookup { subject, upstream, lookup });
     }
@@ -476,7 +476,7 @@ impl ServedCall<'_> {
     ) -> Option<Arc<DecisionRecord>> {
         let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
         let item = Item { list_item: ListItem::Offered(subject), upstream };
-        let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
+        let call = Call::new(&self.context.origin.arrival, message, &target);
         active.policy_runtime.filter.failed_lookup(&call, &item, lookup).map(Arc::new)
     }
 }

@@ -45,9 +45,8 @@ pub(super) fn write(record: &Record, event_id: &str) -> String {
     field("reason", record.reason.map(Reason::as_str));
     field("bundle_revision", record.revision.as_deref());
     field("revision_answered", record.revision_answered.as_deref());
-    if let Some(decision_record) = &record.decision_record {
-        write_decision(&mut line, decision_record);
-    }
+    write_limits(&mut line, record);
+    record.decision_record.iter().for_each(|decision_record| write_decision(&mut line, decision_record));
     if let Some(code) = record.rpc_error {
         let _ = write!(line, ",\"rpc_error\":{code}");
     }
@@ -73,6 +72,17 @@ pub(super) fn write(record: &Record, event_id: &str) -> String {
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+/// Writes the rules of limits that refused the message, or would have.
+fn write_limits(line: &mut String, record: &Record) {
+    // Names of rules are labels, which need no escapes.
+    if let Some(limit) = &record.limit {
+        let _ = write!(line, ",\"limit\":\"{}\"", limit.rule);
+    }
+    if !record.observed.is_empty() {
+        let _ = write!(line, ",\"observed\":[\"{}\"]", record.observed.join("\",\""));
+    }
 }
 
 /// Writes the members that say what was decided.

@@ -1,9 +1,11 @@
 //! How a refusal came about, as JSON.
 
+use crate::clipped::Clipped;
 use portunus_base::text::push_json;
 use portunus_filters::Reason;
 use portunus_filters::authorize::Explanation;
 use portunus_filters::decision_record::DecisionRecord;
+use portunus_filters::limits::ReachedLimit;
 use std::fmt::Write;
 
 /// The stage that gives a reason.
@@ -43,6 +45,11 @@ pub(super) fn stage(reason: Reason) -> &'static str {
         | Reason::ApprovalRequired
         | Reason::PolicyError
         | Reason::PolicyLimited => "authorize",
+        Reason::RateLimited
+        | Reason::QuotaSpent
+        | Reason::BudgetSpent
+        | Reason::ConcurrencyReached
+        | Reason::LoopDetected => "limits",
         Reason::Crowded
         | Reason::ReplicaLost
         | Reason::UpstreamUnavailable
@@ -74,6 +81,28 @@ pub(super) fn write(out: &mut String, decision_record: &DecisionRecord) {
     if let Some(explanation) = decision_record.explained.get() {
         explained(out, explanation);
     }
+}
+
+/// Writes the limit that was reached behind the members that are there.
+pub(super) fn write_limit(out: &mut String, limit: &ReachedLimit) {
+    out.push_str(",\"limit\":{\"rule\":");
+    push_json(out, &limit.rule);
+    out.push_str(",\"key\":{");
+    for (index, (part, value)) in limit.key.iter().enumerate() {
+        let value: Clipped<256> = Clipped::new(value);
+        let _ = write!(out, "{}\"{part}\":", if index == 0 { "" } else { "," });
+        push_json(out, &value);
+    }
+    out.push_str("},\"spent\":");
+    push_json(out, &limit.spent);
+    out.push_str(",\"limit\":");
+    push_json(out, &limit.limit);
+    if let Some(reset) = limit.reset {
+        let _ = write!(out, ",\"reset_ms\":{}", reset.as_millis());
+    }
+    out.push_str(",\"place\":");
+    push_json(out, &limit.place);
+    out.push('}');
 }
 
 fn explained(out: &mut String, explanation: &Explanation) {

@@ -220,7 +220,7 @@ fn what_is_withdrawn_is_hidden_and_what_is_hidden_is_opened_by_no_arguments() {
     let filter = filter("decision := true\nvisible := false", Lists::Visible);
     let item = Item { list_item: ListItem::Offered(&good), upstream: "up" };
     let call = call(r#"{"name":"a","arguments":{"x":1}}"#);
-    assert!(!filter.look_up(&Call { arrival: &arrival, message: &call, target: &target }, &item).is_found);
+    assert!(!filter.look_up(&Call::new(&arrival, &call, &target), &item).is_found);
 }
 
 #[test]
