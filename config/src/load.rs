@@ -383,7 +383,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 7);
+        assert_eq!(count, 8);
     }
 
     #[test]
@@ -413,7 +413,7 @@ dlp: { profile: balanced }
         let expected = [
             "upstreams.search.url: this system has no authorities to verify the server with",
             "policy.path: `policy/` cannot be read: entity not found",
-            "limits: this build cannot enforce `limits`",
+            "limits.adaptive_surge: this build cannot enforce `adaptive_surge`",
             "egress: this build cannot enforce `egress`",
             "dlp: this build cannot enforce `dlp`",
         ];

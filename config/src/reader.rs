@@ -78,6 +78,10 @@ impl<'a> Value<'a> {
         matches!(self.node.kind, Kind::List(_))
     }
 
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self.node.kind, Kind::Integer(_) | Kind::Float(_))
+    }
+
     pub(crate) fn is_mapping(&self) -> bool {
         matches!(self.node.kind, Kind::Map(_))
     }

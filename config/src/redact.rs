@@ -58,6 +58,7 @@ pub fn effective(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
         "upstreams": Value::Object(upstreams.map(|one| (one.name.to_string(), upstream(one))).collect()),
         "tools": tools::tools(&snapshot.tools),
         "policy": snapshot.policy.as_deref().map(policy::policy),
+        "limits": snapshot.limits.as_deref().map(|limits| limits.section.clone()),
         "controls": snapshot.controls.as_ref().map(tools::controls),
         "servers": snapshot.routes.iter().map(|server| virtual_server(server)).collect::<Vec<_>>(),
     }))

@@ -10,6 +10,7 @@ use portunus_filters::mcp::Bounds;
 use portunus_filters::{AnswerBound, Controls};
 
 use crate::identity::{Identities, Profile};
+use crate::limit_rules::LimitRules;
 use crate::members::{Choice, Member, NamePolicy};
 use crate::policy::PolicyRules;
 use crate::routes::Routes;
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub tools: Arc<ToolRules>,
     /// What tools are held to by their risk; `None` where nothing is asked for.
     pub controls: Option<Controls>,
+    /// How much callers may use; `None` where nothing is limited.
+    pub limits: Option<Arc<LimitRules>>,
     /// Who may do what; `None` where nothing is asked.
     pub policy: Option<Arc<PolicyRules>>,
 }

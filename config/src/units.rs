@@ -1,5 +1,6 @@
 //! Quantities as people write them: `5m`, `64KiB`, `1000/hour`.
 
+use portunus_filters::limits::Period;
 use std::time::Duration;
 
 /// How many per how long.
@@ -70,9 +71,75 @@ pub fn parse_rate(text: &str) -> Result<Rate, String> {
         other => parse_duration(other).map_err(|_| EXAMPLE)?,
     };
     match count == 0 || per.is_zero() {
-        true => Err("a rate of nothing: leave the tool out instead".to_owned()),
+        true => Err("a rate of nothing: write at least 1, or remove the key".to_owned()),
         false => Ok(Rate { count, per }),
     }
+}
+
+/// Reads `500/hour`, `5000/day` or `100000/month`.
+///
+/// # Errors
+/// What is wrong, with an example.
+pub fn parse_quota(text: &str) -> Result<(u64, Period), &'static str> {
+    const EXAMPLE: &str = "a quota is a whole number per hour, day or month, such as `5000/month`";
+    let (count, per) = text.split_once('/').ok_or(EXAMPLE)?;
+    let (most, "") = split_quantity(count.trim()).ok_or(EXAMPLE)? else { return Err(EXAMPLE) };
+    let period = Period::NAMES.into_iter().find(|(name, _)| *name == per.trim()).ok_or(EXAMPLE)?.1;
+    if most == 0 {
+        Err("a quota of nothing: write at least 1, or remove the key")
+    } else {
+        Ok((most, period))
+    }
+}
+
+/// Reads `$50` or `$0.05` as millionths.
+///
+/// # Errors
+/// What is wrong, with an example.
+pub fn parse_money(text: &str) -> Result<u64, &'static str> {
+    const EXAMPLE: &str =
+        "an amount of money is a `$` and a number with at most six decimals, such as `$0.05`";
+    let number = text.strip_prefix('$').ok_or(EXAMPLE)?;
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(decimals) || decimals.len() > 6 {
+        return Err(EXAMPLE);
+    }
+    let whole: u64 = whole.parse().map_err(|_| MUCH)?;
+    let micros: u64 = format!("{decimals:0<6}").parse().map_err(|_| EXAMPLE)?;
+    let micros = whole.checked_mul(1_000_000).and_then(|whole| whole.checked_add(micros)).ok_or(MUCH)?;
+    match micros {
+        0 => Err("no money at all: write more, or remove the key"),
+        _ if micros > MOST_MICROS => Err(MUCH),
+        _ => Ok(micros),
+    }
+}
+
+/// Most money that a document can say, in millionths.
+const MOST_MICROS: u64 = 1_000_000_000_000_000;
+const MUCH: &str = "is more than a billion";
+
+/// Reads `$20/day` or `$50/month`.
+///
+/// # Errors
+/// What is wrong, with an example.
+pub fn parse_budget(text: &str) -> Result<(u64, Period), &'static str> {
+    const EXAMPLE: &str = "a budget is money per hour, day or month, such as `$50/month`";
+    let (money, per) = text.split_once('/').ok_or(EXAMPLE)?;
+    let period = Period::NAMES.into_iter().find(|(name, _)| *name == per.trim()).ok_or(EXAMPLE)?.1;
+    Ok((parse_money(money.trim())?, period))
+}
+
+/// Shows a rate, readable by [`parse_rate`].
+pub fn show_rate(rate: Rate) -> String {
+    let per = match rate.per.as_millis() {
+        1_000 => "second".to_owned(),
+        60_000 => "minute".to_owned(),
+        3_600_000 => "hour".to_owned(),
+        86_400_000 => "day".to_owned(),
+        _ => show_duration(rate.per),
+    };
+    format!("{}/{per}", rate.count)
 }
 
 /// Shows a duration in the largest unit that keeps it whole, readable by [`parse_duration`].
@@ -141,6 +208,39 @@ mod tests {
         ];
         for (text, bytes) in table {
             assert_eq!(parse_size(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn money_quotas_and_budgets() {
+        let table = [
+            ("$50", Some(50_000_000)),
+            ("$0.05", Some(50_000)),
+            ("$0.000001", Some(1)),
+            ("$1.5", Some(1_500_000)),
+            ("$1000000000", Some(1_000_000_000_000_000)),
+            ("$1000000000.01", None),
+            ("$99999999999999999999", None),
+            ("$0", None),
+            ("$0.0000001", None),
+            ("$1.", None),
+            ("$.5", None),
+            ("50", None),
+            ("$-1", None),
+            ("$1e3", None),
+        ];
+        for (text, micros) in table {
+            assert_eq!(parse_money(text).ok(), micros, "{text}");
+            if let Some(micros) = micros {
+                assert_eq!(parse_money(&portunus_filters::limits::show_money(micros)), Ok(micros), "{text}");
+            }
+        }
+        assert_eq!(parse_budget("$0.5 / day"), Ok((500_000, Period::Day)));
+        assert_eq!(parse_quota("5000/month"), Ok((5_000, Period::Month)));
+        assert!(["5000", "5000/week", "0/day", "/day"].iter().all(|text| parse_quota(text).is_err()));
+        assert!(["$5", "$5/week", "5/day"].iter().all(|text| parse_budget(text).is_err()));
+        for text in ["1000/hour", "10/second", "5/minute", "7/day", "1/15m"] {
+            assert_eq!(show_rate(parse_rate(text).unwrap()), text);
         }
     }
 

@@ -3,7 +3,7 @@
 //! It only reads, and only answers for loopback names and its own address: a page on the web that
 //! makes a browser ask here under its own name gets nothing (DNS rebinding).
 
-use crate::frontend::context::Gateway;
+use crate::frontend::context::{Active, Gateway};
 use crate::telemetry::{answer, names_this_machine, plain};
 use async_trait::async_trait;
 use http::header::{HOST, ORIGIN};
@@ -12,6 +12,7 @@ use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use portunus_base::text;
 use portunus_config::{Diagnostic, Upstream};
+use portunus_filters::limits::RuleOutcome;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
@@ -80,6 +81,7 @@ impl Admin {
             "servers": servers.collect::<Vec<_>>(),
             "upstreams": upstreams.collect::<Vec<_>>(),
             "identity": identity(gateway),
+            "limits": limits(gateway, &active),
         })
     }
 
@@ -104,6 +106,26 @@ fn failing(gateway: &Gateway, upstream: &Upstream) -> Vec<Value> {
         })
     });
     told.collect()
+}
+
+/// Each limit with its calls.
+fn limits(gateway: &Gateway, active: &Active) -> Vec<Value> {
+    gateway.measure_limits();
+    let rules = active.limits.rules().iter().map(|active| {
+        let rule = &active.rule;
+        let calls = RuleOutcome::ALL.map(|outcome| gateway.metrics.limits.calls(&rule.name, outcome));
+        let [allowed, refused, observed] = calls;
+        json!({
+            "rule": *rule.name,
+            "limit": *rule.shown,
+            "mode": rule.mode.as_str(),
+            "keys": active.counters.keys(),
+            "allowed": allowed,
+            "refused": refused,
+            "observed": observed,
+        })
+    });
+    rules.collect()
 }
 
 /// Whose tokens are taken, and what is known of their keys; `null` where nobody is asked.

@@ -5,11 +5,13 @@
 //! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
 
 mod edge;
+mod limits;
 mod policy;
 mod process;
 mod upstreams;
 
 pub use edge::EdgeMetrics;
+pub use limits::LimitMetrics;
 pub use policy::PolicyMetrics;
 use process::ProcessMetrics;
 pub use upstreams::{UpstreamMetrics, UpstreamsMetrics};
@@ -64,6 +66,8 @@ pub struct Metrics {
     pub edge: EdgeMetrics,
     /// What is decided of messages.
     pub policy: PolicyMetrics,
+    /// Limits: calls that were allowed and refused.
+    pub limits: LimitMetrics,
     /// Who is calling.
     pub identity: IdentityMetrics,
     /// What becomes of calls at upstreams.
@@ -200,6 +204,7 @@ impl Metrics {
             pending: gauges("mcp_pending_requests", under_way, &["server_name"])?,
             edge: EdgeMetrics::new(&registry)?,
             policy: PolicyMetrics::new(&registry)?,
+            limits: LimitMetrics::new(&registry)?,
             identity: IdentityMetrics::new(&registry)?,
             upstreams: UpstreamsMetrics::new(&registry)?,
             process: ProcessMetrics::new(&registry)?,
@@ -207,10 +212,7 @@ impl Metrics {
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
             activations: counters("portunus_activations_total", "Configurations by result", &["result"])?,
             activated_at: gauge("portunus_activated_timestamp_seconds", "Unix time of the last activation")?,
-            records_dropped: counter(
-                "portunus_records_dropped_total",
-                "Records the access log could not take",
-            )?,
+            records_dropped: counter("portunus_records_dropped_total", "Records that the access log lost")?,
             gateway_requests: counters(
                 "portunus_gateway_requests_total",
                 "Messages the gateway sent on its own",

@@ -389,6 +389,8 @@ fn spawn_asides(
                 gateway.metrics.tables.with_label_values(&[table]).set(size);
             }
             gateway.glance().policy_runtime.sweep(&gateway.metrics, gateway.clock.now().monotonic);
+            gateway.measure_limits();
+            gateway.estate.counters.sweep(gateway.clock.now().into());
             gateway.peers.sweep(Instant::now(), gateway.clock.now());
             gateway.recorder.access_log.sweep(Instant::now());
             descriptors::sweep(Instant::now());
@@ -406,6 +408,9 @@ fn restore(gateway: &Gateway) {
     }
     if let Err(error) = gateway.estate.callers.keys.restore(folder, gateway.clock.now()) {
         tracing::warn!(folder = %folder.display(), %error, "keys of issuers of an earlier process cannot be read and are left out");
+    }
+    if let Err(error) = gateway.estate.restore_counts(folder, gateway.clock.now()) {
+        tracing::warn!(folder = %folder.display(), %error, "counts of quotas and budgets of an earlier process cannot be read and begin anew");
     }
 }
 
@@ -425,6 +430,11 @@ fn store(gateway: &Gateway) {
     }
     if let Err(error) = gateway.estate.callers.keys.store(folder) {
         tracing::warn!(folder = %folder.display(), %error, "keys of issuers cannot be kept for a later process");
+    }
+    if !gateway.active().limits.rules().is_empty()
+        && let Err(error) = gateway.estate.store_counts(folder, gateway.clock.now())
+    {
+        tracing::warn!(folder = %folder.display(), %error, "counts of quotas and budgets cannot be kept for a later process");
     }
 }
 

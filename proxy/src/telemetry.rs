@@ -61,11 +61,11 @@ impl ServeHttp for Telemetry {
         match (&request.method, request.uri.path()) {
             (&Method::GET, "/livez" | "/health") => plain(StatusCode::OK, "alive\n"),
             (&Method::GET, "/readyz" | "/ready") => self.ready(),
-            (&Method::GET, "/metrics") => answer(
-                StatusCode::OK,
-                "text/plain; version=0.0.4; charset=utf-8",
-                self.gateway.metrics.render(),
-            ),
+            (&Method::GET, "/metrics") => {
+                self.gateway.measure_limits();
+                let text = self.gateway.metrics.render();
+                answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+            }
             (&Method::GET, _) => plain(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n"),
             _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this surface only answers GET\n"),
         }

@@ -8,6 +8,7 @@ mod bootstrap;
 mod caller;
 mod identity;
 mod keyring;
+mod limits;
 mod members;
 mod peers;
 mod policy;
@@ -64,6 +65,7 @@ pub(crate) fn compile_snapshot(
     let identities = rules.identity.as_ref().map(|document| identity::compile(document, &context));
     let mut servers = servers::compile(rules, &upstreams, findings);
     identity::assign(&mut servers, identities.as_ref(), rules, findings);
+    let limits = limits::compile(rules, &servers, findings);
     let label = rules.revision.as_ref().map(|label| label.value.clone());
     let mut snapshot = Snapshot {
         revision: Revision { digest: String::new(), label },
@@ -72,7 +74,8 @@ pub(crate) fn compile_snapshot(
         routes: Routes::new(servers.into_iter().map(Arc::new).collect()),
         upstreams,
         tools: Arc::new(tools::compile(rules, findings)),
-        controls: tools::controls(rules, findings),
+        controls: tools::controls(rules, limits.as_ref(), findings),
+        limits: limits.map(Arc::new),
         policy: None,
     };
     snapshot.policy = policy::compile(rules, &snapshot, files, terms).map(Arc::new);

@@ -2,10 +2,12 @@
 //! that do not contradict each other, controls that some code enforces.
 
 use portunus_filters::glob::Glob;
+use portunus_filters::limits::Rule;
 use portunus_filters::{Control, Controls};
 
 use crate::diagnostic::{Findings, Located};
 use crate::document::{RulesDocument, ToolLine};
+use crate::limit_rules::LimitRules;
 use crate::reader::suggestion;
 use crate::tools::{Line, ToolRules, conflicts};
 use crate::view::{Pattern, split_upstream};
@@ -57,10 +59,17 @@ fn check_upstream(pattern: &Located<String>, parsed: &Pattern, known: &[&str], f
 }
 
 /// The profile in force; what it asks for and cannot be had is reported.
-pub(super) fn controls(rules: &RulesDocument, findings: &Findings) -> Option<Controls> {
+pub(super) fn controls(
+    rules: &RulesDocument,
+    limits: Option<&LimitRules>,
+    findings: &Findings,
+) -> Option<Controls> {
     let document = rules.controls.as_ref()?;
     let Controls { profile, without } = &document.controls;
-    let missing = document.controls.unenforced();
+    let mut missing = document.controls.unenforced();
+    if limits.is_some_and(|limits| limits.rules.iter().any(Rule::binds_every_caller)) {
+        missing.retain(|control| *control != Control::RateLimit.as_str());
+    }
     if !missing.is_empty() {
         let problem = format!("this build cannot enforce {} of `controls`", quoted(&missing));
         let all: Vec<&str> = without.iter().map(|control| control.as_str()).chain(missing).collect();
@@ -196,6 +205,22 @@ mod tests {
         let without = "controls: {profile: balanced, without: [audit, schema, rate_limit, dlp, sealed_capture, \
                        strict_audit]}";
         assert_eq!(problems(&text(without)), [needs("identity"), needs("policy")]);
+        let limited = |limits: &str| {
+            let found = problems(&text(&format!("controls: strict\nlimits: {limits}")));
+            !found.iter().any(|problem| problem.contains("`rate_limit`"))
+        };
+        assert!(limited("{per_principal: 10/s}") && limited("{per_tool: {quota: 5/day}}"));
+        let loose = [
+            "{concurrent: 5}",
+            "{per_tenant: 10/s}",
+            "{polls: 10/s}",
+            "{per_principal: {rate: 10/s, mode: observe}}",
+            "{per_principal: {rate: 10/s, match: {roles: reader}}}",
+            "{per_principal: {rate: 10/s, except: {match: {roles: admin}}}}",
+        ];
+        for limits in loose {
+            assert!(!limited(limits), "{limits}");
+        }
         let unknown = problems(&text("controls: {profile: balanced, without: [policy]}"));
         assert!(
             unknown.contains(&"controls.without[0]: `policy` is not known here".to_owned()),

@@ -10,6 +10,7 @@ mod controls;
 mod credentials;
 mod identity;
 mod key_entries;
+mod limits;
 mod listeners;
 mod members;
 mod peers;
@@ -23,6 +24,7 @@ mod serving;
 mod tls;
 mod tools;
 mod upstreams;
+mod values;
 mod views;
 
 pub use api_keys::ApiKeysDocument;
@@ -36,6 +38,11 @@ pub use identity::{
     RevokedDocument, ServerIdentityDocument,
 };
 pub(crate) use key_entries::entries as key_entries;
+pub use limits::reference as limits_reference;
+pub use limits::{
+    CallLimit, ConcurrencyLimit, LimitExceptionDocument, LimitMatchDocument, LimitRuleDocument,
+    LimitsDocument, LoopLimit,
+};
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};
 pub use peers::{PeersDocument, SealingDocument};
@@ -49,6 +56,7 @@ pub use tls::{CertificateDocument, ClientCertificatesDocument, ListenerTlsDocume
 pub(crate) use tls::{DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES};
 pub use tools::ToolLine;
 pub use upstreams::UpstreamDocument;
+pub use values::{Budget, EndTime, Label, Money, NamePattern, Positive, Quota, Zone};
 pub(crate) use views::Change;
 pub use views::ViewDocument;
 

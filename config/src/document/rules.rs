@@ -2,6 +2,7 @@
 
 use super::controls::{self, ControlsDocument};
 use super::identity::{self, IdentityDocument};
+use super::limits::{self, LimitsDocument};
 use super::listeners::label;
 use super::policy::{self, PolicyDocument};
 use super::servers::{self, ServerDocument};
@@ -30,7 +31,7 @@ pub struct RulesDocument {
     /// `policy`.
     pub policy: Option<PolicyDocument>,
     /// `limits`.
-    pub limits: Option<Unenforced>,
+    pub limits: Option<LimitsDocument>,
     /// `egress`.
     pub egress: Option<Unenforced>,
     /// `dlp`.
@@ -81,7 +82,7 @@ impl RulesDocument {
             tools: tools::read(section),
             identity: identity::read(section),
             policy: policy::read(section),
-            limits: section.unenforced("limits"),
+            limits: limits::read(section),
             egress: section.unenforced("egress"),
             dlp: section.unenforced("dlp"),
             injection: section.unenforced("injection"),
@@ -96,7 +97,6 @@ impl RulesDocument {
     /// Every section of this half that is written and not enforced.
     pub(crate) fn unenforced(&self) -> impl Iterator<Item = &Unenforced> {
         let sections = [
-            &self.limits,
             &self.egress,
             &self.dlp,
             &self.injection,
@@ -106,7 +106,11 @@ impl RulesDocument {
             &self.approvals,
         ];
         let servers = self.servers.iter().flat_map(|server| &server.unenforced);
-        sections.into_iter().flatten().chain(servers)
+        sections
+            .into_iter()
+            .flatten()
+            .chain(self.limits.iter().flat_map(LimitsDocument::unenforced))
+            .chain(servers)
     }
 }
 
@@ -130,6 +134,7 @@ mod tests {
             "controls",
             "policy",
             "identity",
+            "limits",
         ];
         let sections = RulesDocument::KEYS.into_iter().filter(|key| !enforced.contains(key));
         for key in sections.chain(["agent", "traces"]) {

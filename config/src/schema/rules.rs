@@ -8,6 +8,8 @@ use super::values::{
     Object, count, defined, duration, flag, forms, mapping, one_or_list, with_default, words,
 };
 use super::{identity, policy, servers, serving, tls, tools};
+use crate::described::Described;
+use crate::document::LimitsDocument;
 use crate::replicas::{Ejection, Health};
 use crate::units::show_duration;
 use portunus_base::{Pool, Timeouts};
@@ -28,6 +30,7 @@ pub(super) fn keys() -> Vec<(&'static str, Value)> {
         ("cache", serving::cache("Default of `cache` of every server.")),
         ("tools", tools::tools()),
         ("controls", tools::controls()),
+        ("limits", LimitsDocument::schema()),
         ("policy", policy::policy()),
     ]
 }

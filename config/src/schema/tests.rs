@@ -43,6 +43,11 @@ const SECTIONS: [&str; 4] = [
      tools: {NAME: {}}\n\
      controls: {}\n\
      policy: {shadow: {}}\n\
+     limits:\n  \
+       per_principal: {match: {}, except: {match: {}}}\n  per_tool: {match: {}, except: {match: {}}}\n  \
+       per_tenant: {match: {}, except: {match: {}}}\n  per_project: {match: {}, except: {match: {}}}\n  \
+       polls: {match: {}, except: {match: {}}}\n  concurrent: {match: {}, except: {match: {}}}\n  \
+       loop: {match: {}, except: {match: {}}}\n  rules: [{match: {}, except: {match: {}}}]\n\
      servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}, answers: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
      servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}, answers: {}, identity: {anonymous: {}}}]\n",
@@ -55,12 +60,13 @@ const SECTIONS: [&str; 4] = [
 ];
 
 /// Every example.
-pub(crate) const EXAMPLES: [&str; 8] = [
+pub(crate) const EXAMPLES: [&str; 9] = [
     "minimal.yaml",
     "full.yaml",
     "edge.yaml",
     "merged.yaml",
     "policy.yaml",
+    "limits.yaml",
     "identity.yaml",
     "bootstrap.yaml",
     "bundle/gateway.yaml",
@@ -85,6 +91,10 @@ fn keys_of_the_reader() -> Keys {
 
 fn keys_of_the_schema(part: &Value, path: &str, keys: &mut Keys) {
     let Some(part) = part.as_object() else { return };
+    if let Some(name) = part.get("$ref").and_then(Value::as_str) {
+        let definition = SCHEMA.pointer(name.trim_start_matches('#')).unwrap();
+        keys_of_the_schema(definition, path, keys);
+    }
     let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     if let Some(properties) = part.get("properties").and_then(Value::as_object) {
         keys.entry(path.to_owned()).or_default().extend(properties.keys().cloned());
@@ -166,7 +176,7 @@ fn what_an_editor_should_mark_is_not_valid() {
         ("a bare number", format!("version: 1\ndrain: 5\n{rules}")),
         ("a word", format!("version: 1\nlog: loud\n{rules}")),
         ("no port", format!("version: 1\nlisten: 127.0.0.1\n{rules}")),
-        ("a section that is not built", format!("version: 1\nlimits: {{}}\n{rules}")),
+        ("a section that is not built", format!("version: 1\negress: {{}}\n{rules}")),
         (
             "a value for a secret",
             format!(

@@ -126,8 +126,7 @@ impl ServedCall<'_> {
         let active = self.active();
         let (cleared, target) = self.judge_request(&active, request)?;
         let terms = self.terms((&active, &cleared, &target), request, profile)?;
-        let admitting =
-            active.pipeline.admit(cleared, &self.context.origin.arrival, request.message, &target)?;
+        let admitting = active.admit(cleared, &self.context.origin.arrival, request.message, &target)?;
         self.context.snapshot.release();
         Ok(RequestAdmission { admitting, terms, serial: active.snapshot.serial })
     }

@@ -18,10 +18,12 @@ use arc_swap::{ArcSwap, Guard};
 use portunus_config::{
     Bootstrap, Carry, Diagnostic, Loaded, ServerId, Severity, Snapshot, Upstream, VirtualServer,
 };
-use portunus_filters::Clock;
-use portunus_filters::Pipeline;
+use portunus_filters::call::Target;
 use portunus_filters::filter::Filter;
+use portunus_filters::limits::Limits;
+use portunus_filters::{Admitting, Arrival, Cleared, Clock, Denial, Message, Pipeline};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// The process, as a message sees it.
@@ -77,6 +79,8 @@ pub struct Active {
     pub pipeline: Pipeline,
     /// What of them asks policy.
     pub policy_runtime: PolicyRuntime,
+    /// The filter of limits.
+    pub limits: Arc<Limits>,
     /// Name of the revision, for records.
     pub revision: Arc<str>,
     pools: Arc<Pools>,
@@ -87,13 +91,14 @@ impl Active {
     fn new(
         snapshot: Snapshot,
         pools: Arc<Pools>,
-        policy_runtime: PolicyRuntime,
+        (policy_runtime, limits): (PolicyRuntime, Limits),
         metrics: Arc<Metrics>,
     ) -> Active {
         metrics.snapshots_alive.inc();
         let revision = snapshot.revision.to_string().into();
-        let pipeline = Pipeline::new(filters(&policy_runtime));
-        Active { snapshot, pipeline, policy_runtime, revision, pools, metrics }
+        let limits = Arc::new(limits);
+        let pipeline = Pipeline::new(filters(&policy_runtime, &limits));
+        Active { snapshot, pipeline, policy_runtime, limits, revision, pools, metrics }
     }
 
     /// True if messages at a virtual server may pass as they came, where its one upstream speaks their era: nothing is
@@ -109,6 +114,25 @@ impl Active {
         server.is_some_and(|server| self.may_pass(server) && server.upstreams.iter().any(same))
     }
 
+    /// Has the filters take permits and charges for the request that a cleared message opens, and measures that.
+    ///
+    /// # Errors
+    /// As [`Pipeline::admit`].
+    pub fn admit(
+        &self,
+        cleared: Cleared,
+        arrival: &Arrival,
+        message: &Message,
+        target: &Target,
+    ) -> Result<Admitting, Denial> {
+        let begun = self.limits.is_on().then(Instant::now);
+        let admitting = self.pipeline.admit(cleared, arrival, message, target);
+        if let Some(begun) = begun {
+            self.metrics.filter(self.limits.name(), begun.elapsed().as_secs_f64());
+        }
+        admitting
+    }
+
     /// The pool of an upstream of this snapshot.
     pub fn pool(&self, upstream: &Upstream) -> Option<Arc<Pool>> {
         self.pools.get(&upstream.key).cloned()
@@ -116,9 +140,11 @@ impl Active {
 }
 
 /// The filters of a snapshot, in order.
-fn filters(policy_runtime: &PolicyRuntime) -> Vec<Box<dyn Filter>> {
-    let filter: Box<dyn Filter> = Box::new(Arc::clone(&policy_runtime.filter));
-    let all = std::iter::once(filter);
+fn filters(policy_runtime: &PolicyRuntime, limits: &Arc<Limits>) -> Vec<Box<dyn Filter>> {
+    let authorization: Box<dyn Filter> = Box::new(Arc::clone(&policy_runtime.filter));
+    // One that counts nothing costs nothing.
+    let limits = limits.is_on().then(|| Box::new(Arc::clone(limits)) as Box<dyn Filter>);
+    let all = std::iter::once(authorization).chain(limits);
     #[cfg(feature = "text-marker")]
     let all = all.chain([Box::new(portunus_filters::text_marker::TextMarker) as Box<dyn Filter>]);
     #[cfg(test)]
@@ -170,7 +196,8 @@ impl Gateway {
         let serial = snapshot.serial;
         let sampling_queue = SamplingQueue::start(Arc::clone(&metrics))?;
         let policy_runtime = PolicyRuntime::of(&snapshot, &sampling_queue.recording, None);
-        let active = Active::new(snapshot, pools, policy_runtime, Arc::clone(&metrics));
+        let limits = estate.limits(&snapshot, &clock);
+        let active = Active::new(snapshot, pools, (policy_runtime, limits), Arc::clone(&metrics));
         let recorder = Arc::new(Recorder {
             access_log: Sink::open(&loaded.bootstrap.access_log, Arc::clone(&metrics))?,
             refusals: Refusals::default(),
@@ -210,6 +237,11 @@ impl Gateway {
     pub fn keeps(&self, active: &Active) -> bool {
         let is_it = |kept: &Arc<Active>| std::ptr::eq(&raw const **kept, active);
         self.is_in_force(active) || self.former().as_ref().is_some_and(is_it)
+    }
+
+    /// Adds the calls that limits have counted since the last time to the metrics.
+    pub fn measure_limits(&self) {
+        self.metrics.limits.update(&self.glance().limits, self.clock.now());
     }
 
     /// True if a snapshot is the one in force.
@@ -265,9 +297,13 @@ impl Gateway {
         let policy_runtime =
             PolicyRuntime::of(&snapshot, &self.sampling_queue.recording, Some(&before.policy_runtime));
         drop(before);
-        let active = Arc::new(Active::new(snapshot, pools, policy_runtime, Arc::clone(&self.metrics)));
+        let filters = (policy_runtime, self.estate.limits(&snapshot, &self.clock));
+        let active = Arc::new(Active::new(snapshot, pools, filters, Arc::clone(&self.metrics)));
         tracing::info!(revision = %active.revision, serial, "configuration in force");
-        *self.former() = Some(self.active.swap(active));
+        self.measure_limits();
+        let former = self.active.swap(active);
+        self.metrics.limits.retain(&self.glance().limits, &former.limits);
+        *self.former() = Some(former);
         self.serials.send_replace(serial);
         *self.reload.lock().unwrap_or_else(PoisonError::into_inner) =
             ReloadState { refused: Vec::new(), restart_needed, warnings: loaded.warnings };

@@ -92,10 +92,10 @@ fn what_is_wrong_with_rules_is_reported_with_everything_else() {
         ("policy: rules", &[("c/rules/a.json", "{}")], &["policy: `rules` has no rules"]),
         ("policy: rules", &[("c/rules/a_test.rego", PLAIN)], &["policy: `rules` has no rules"]),
         (
-            "policy: rules\nlimits: {}",
+            "policy: rules\negress: {}",
             &[("c/rules/a.rego", impure)],
             &[
-                "limits: this build cannot enforce `limits`",
+                "egress: this build cannot enforce `egress`",
                 "c/rules/a.rego:4: `http.send` is not for policy that decides on messages",
             ],
         ),

@@ -316,6 +316,7 @@ impl ServedCall<'_> {
                 Box::pin(self.in_turn(waiting, request.upstream, again, out)).await?
             }
         };
+        out.record.note_holds(admitted.holds());
         Ok((Arc::new(Dispatch::permit(admitted, message)), terms))
     }
 
