@@ -222,6 +222,12 @@ pub trait Hold: Send + Sync {
     /// Lets the charges stand: the upstream may have read the request. It may be told more than once.
     fn commit(&self);
 
+    /// Frees the permits while the request waits for its client.
+    fn suspend(&self) {}
+
+    /// Takes the permits again, whether or not there is room for them: a request that goes on is not refused.
+    fn resume(&self) {}
+
     /// Names of the rules that only observe and would have refused the request.
     fn observed(&self) -> &[Arc<str>] {
         &[]
@@ -244,6 +250,16 @@ impl Holds {
 }
 
 impl Holds {
+    /// Frees the permits of all filters while the request waits for its client.
+    pub fn suspend(&self) {
+        self.0.iter().flat_map(|holds| holds.iter()).for_each(|hold| hold.suspend());
+    }
+
+    /// Takes the permits of all filters again.
+    pub fn resume(&self) {
+        self.0.iter().flat_map(|holds| holds.iter()).for_each(|hold| hold.resume());
+    }
+
     /// Names of the rules that only observe and would have refused the request.
     pub fn observed(&self) -> impl Iterator<Item = &Arc<str>> {
         self.0.iter().flat_map(|holds| holds.iter()).flat_map(|hold| hold.observed())

@@ -1,5 +1,6 @@
 //! Limits through the gateway itself: what callers get beyond them, what is counted, and what gives back.
 
+use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Era, Front, Gateway, Issuer, Key, Mcp, Mood, Nature, Said, within};
 use serde_json::{Value, json};
 
@@ -284,4 +285,40 @@ async fn the_same_call_again_and_again_is_stopped_and_another_is_not() {
         assert_eq!(find(&mut ann, json!({"q": "y", "n": 1})).await.text(), "find");
         assert_eq!(ann.call("read", json!({"q": "x", "n": 1})).await.unwrap().text(), "read");
     }
+}
+
+#[tokio::test]
+async fn call_that_waits_for_its_client_holds_no_permit() {
+    let server =
+        Mcp::start(Nature::of(Era::Legacy), vec![tool("ask"), tool("find")], |call: Call| async move {
+            if call.tool() == "ask" {
+                let said = call.elicit("Your name?").await;
+                return Ok(text(said["result"]["content"]["name"].as_str().unwrap_or("nobody")));
+            }
+            Ok(text("find"))
+        })
+        .await;
+    let document =
+        format!("upstreams:\n  up: {}\nservers:\n  /mcp: up\nlimits: {{concurrent: 1}}\n", server.url());
+    let gateway = Gateway::start(&document).await;
+    let mut caller = Caller::new(Era::Modern, gateway.address).ready().await;
+    let call = json!({"name": "ask", "arguments": {}});
+    let asked = caller.request("tools/call", call.clone()).await.unwrap();
+    let result = &asked.message["result"];
+    assert_eq!(result["resultType"], "input_required", "{}", asked.all());
+    within(10, "the permit to be free", async {
+        while find(&mut caller, json!({})).await.text() != "find" {}
+    })
+    .await;
+    let (key, _) = result["inputRequests"].as_object().unwrap().iter().next().unwrap();
+    let mut retry = call;
+    retry["requestState"] = result["requestState"].clone();
+    retry["inputResponses"] = json!({ key: {"action": "accept", "content": {"name": "Ada"}} });
+    let said = caller.request("tools/call", retry).await.unwrap();
+    assert_eq!(said.text(), "Ada", "{}", said.all());
+    assert_eq!(find(&mut caller, json!({})).await.text(), "find");
+    within(10, "all permits to be given back", async {
+        while gateway.metric("portunus_limit_keys{rule=\"concurrent\"}").await != Some(0.0) {}
+    })
+    .await;
 }

@@ -263,19 +263,24 @@ impl RuleCounters {
         }
     }
 
-    /// Reads the slot that a key has, or would get.
-    pub(super) fn read(
+    /// Tries `charge` on a copy of the slot that a key has, or would get.
+    pub(super) fn try_charge<E>(
         &self,
         (key, caller_kind): (u64, CallerKind),
         (meter, now): (Meter, ClockReading),
-    ) -> KeyCount {
+        charge: impl FnOnce(&mut KeyCount) -> Result<(), E>,
+    ) -> Result<(), E> {
         let table = self.table(caller_kind);
         let mut shard = table.shard(key);
         if table.has_room(&mut shard, key, (meter, now)) {
-            return shard.slots.get(&key).copied().unwrap_or_default();
+            return charge(&mut shard.slots.get(&key).copied().unwrap_or_default());
         }
-        table.overflowed.fetch_add(1, Ordering::Relaxed);
-        if meter.reads_arguments() { KeyCount::default() } else { *lock(&table.overflow) }
+        drop(shard);
+        if meter.reads_arguments() {
+            return Ok(());
+        }
+        let mut overflow = *lock(&table.overflow);
+        charge(&mut overflow).inspect_err(|_| table.note_overflow())
     }
 
     /// Changes the slot of a key with `charge`, which may refuse to.
@@ -290,6 +295,7 @@ impl RuleCounters {
         let epoch = self.epoch.load(Ordering::Relaxed);
         if !table.has_room(&mut shard, key, (meter, now)) {
             drop(shard);
+            table.note_overflow();
             // Different calls of different callers are no loop.
             match meter.reads_arguments() {
                 true => charge(&mut KeyCount::default())?,
@@ -333,6 +339,16 @@ impl RuleCounters {
         change(slot);
         if meter.owes_nothing(*slot, now) {
             shard.slots.remove(&id.key);
+        }
+    }
+
+    /// Counts a permit of a request again that goes on, whether or not there is room.
+    pub(super) fn add(&self, id: CountId, amount: u64) {
+        let table = self.table(id.caller_kind);
+        if id.is_overflow {
+            lock(&table.overflow).second += amount;
+        } else {
+            table.shard(id.key).slots.entry(id.key).or_default().second += amount;
         }
     }
 
@@ -404,6 +420,10 @@ impl KeyTable {
     fn shard(&self, key: u64) -> MutexGuard<'_, Shard> {
         // A map takes the lowest bits and the highest seven for itself.
         lock(&self.shards[usize::from(key.to_be_bytes()[1]) % SHARDS])
+    }
+
+    fn note_overflow(&self) {
+        self.overflowed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// True if a key has a slot in its shard, or would get one.

@@ -170,7 +170,8 @@ pub struct AuthorizedCall {
     message_index: Option<Arc<MessageIndex>>,
     /// The message as it may leave, if a filter changed it.
     changed: Option<Box<Message>>,
-    holds: Holds,
+    /// The permits and charges of the request.
+    pub holds: Holds,
     within: Option<Duration>,
 }
 

@@ -142,3 +142,23 @@ fn sweeping_gives_memory_back() {
     bed.counters.sweep(bed.clock.now().into());
     assert_eq!(bed.limits.rules()[0].counters.keys(), 0);
 }
+
+#[test]
+fn call_that_waits_for_its_client_holds_no_permit_and_goes_on_without_room() {
+    let bed = Bed::new(&[rule("concurrent", &[KeyPart::Principal], Meter::Concurrency { most: 1 })]);
+    let ann = Sent::by("ann");
+    let first = bed.admit(&ann).unwrap().unwrap();
+    first.commit();
+    assert!(bed.admit(&ann).is_err());
+    first.suspend();
+    first.suspend();
+    let second = bed.admit(&ann).unwrap().unwrap();
+    assert!(bed.admit(&ann).is_err());
+    first.resume();
+    drop(second);
+    assert!(bed.admit(&ann).is_err(), "the one that goes on is under way again");
+    first.suspend();
+    drop(first);
+    assert_eq!(bed.limits.rules()[0].counters.keys(), 0, "what was free is not freed again");
+    assert!(bed.sends(&ann));
+}

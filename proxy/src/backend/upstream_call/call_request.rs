@@ -1,14 +1,14 @@
 //! The request by which an upstream call is opened.
 
 use super::upstream_headers::Fields;
-use super::{Answer, ParamHeader, Question, Reply, Retry, UpstreamTarget};
+use super::{Answer, ParamHeader, Question, Reply, Retry, UpstreamCall, UpstreamTarget};
 use crate::backend::Backend;
 use crate::backend::forward::{AuthorizedCall, Failure, RequestOrigin};
 use crate::backend::upstream_sessions::UpstreamSession;
 use async_trait::async_trait;
 use bytes::Bytes;
 use portunus_filters::mcp::bridge::Parts;
-use portunus_filters::{Channel, Denial, Inspectors, Message, Released, ReleasedQuestion};
+use portunus_filters::{Channel, Denial, Holds, Inspectors, Message, Released, ReleasedQuestion};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -103,4 +103,11 @@ pub enum SessionChoice<'a> {
     Pooled,
     /// That of the client's own session, which may get another while there is nothing to lose.
     Own(&'a Arc<UpstreamSession>, Option<&'a Arc<dyn SessionOwner>>),
+}
+
+impl UpstreamCall {
+    /// The permits and charges of the call.
+    pub fn holds(&self) -> &Holds {
+        &self.call.permit.holds
+    }
 }

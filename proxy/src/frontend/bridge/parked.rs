@@ -228,13 +228,17 @@ async fn wait(
     mut claimed: oneshot::Receiver<oneshot::Sender<Resumed>>,
     until: Instant,
 ) {
+    call.upstream_call.holds().suspend();
     loop {
         tokio::select! {
             biased;
             claim = &mut claimed => {
                 match claim {
                     // The caller may have left between its claim and now.
-                    Ok(hand) => if let Err(call) = hand.send(call) { call.upstream_call.cancel() },
+                    Ok(hand) => {
+                        call.upstream_call.holds().resume();
+                        if let Err(call) = hand.send(call) { call.upstream_call.cancel() }
+                    }
                     Err(_) => call.upstream_call.cancel(),
                 }
                 return;
