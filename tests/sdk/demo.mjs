@@ -1,10 +1,10 @@
-// demo.mjs 1|2 MODE URL : a TypeScript SDK client (1: @modelcontextprotocol/sdk, 2: /client) uses the demo's tools.
+// demo.mjs 1|2 MODE URL [loop] : a TypeScript SDK client (1: @modelcontextprotocol/sdk, 2: /client) uses the demo's tools.
 //
 // MODE is legacy, or a revision that generation 2 pins. Connects, lists, calls echo, add, countdown with progress,
-// ask_name with elicitation and fail. Exit 0: all went well. Exit 1: the rest.
+// ask_name with elicitation and fail. With loop it repeats one call until it is told to stop, and then makes another. Exit 0: all went well. Exit 1: the rest.
 import { require } from './packages.mjs';
 
-const [generation, mode, url] = process.argv.slice(2);
+const [generation, mode, url, task] = process.argv.slice(2);
 const COUNTDOWN = { steps: 3, delay_ms: 50 };
 
 function assert(condition, note) {
@@ -40,6 +40,18 @@ const connecting = {
 
 const { client, version, call } = await connecting[generation]();
 const text = result => result.content[0].text;
+if (task === 'loop') {
+  const repeat = async left => {
+    const result = await call('echo', { text: 'again' });
+    return result.isError || left === 0 ? result : repeat(left - 1);
+  };
+  const stopped = await repeat(20);
+  assert(stopped.isError === true && text(stopped).includes('change the arguments'), stopped);
+  assert(text(await call('echo', { text: 'another' })) === 'another', 'another call is none of the loop');
+  await client.close();
+  console.log(`ts${generation} ${version}: ${text(stopped)}`);
+  process.exit(0);
+}
 const names = (await client.listTools()).tools.map(tool => tool.name);
 assert(['echo', 'add', 'countdown', 'ask_name', 'fail'].every(name => names.includes(name)), names);
 assert(text(await call('echo', { text: 'zażółć 🙂' })) === 'zażółć 🙂', 'echo');

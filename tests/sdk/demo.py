@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""demo.py 1|2 MODE URL - a Python SDK client (1: mcp 1.30, 2: mcp 2.3) uses the demo's tools, as demo.mjs does.
+"""demo.py 1|2 MODE URL [loop] - a Python SDK client (1: mcp 1.30, 2: mcp 2.3) uses the demo's tools, as demo.mjs does.
 
-MODE is legacy, or a revision that generation 2 pins. Exit 0: all went well. Exit 1: the rest.
+MODE is legacy, or a revision that generation 2 pins. With loop it repeats one call until it is told to stop. Exit 0: all went well. Exit 1: the rest.
 """
 import asyncio
 import sys
@@ -58,7 +58,17 @@ async def use(client):
     return len(names)
 
 
-async def main(generation, mode, url):
+async def loop(client):
+    for _ in range(20):
+        result = await client.call_tool("echo", {"text": "again"})
+        if either(result, "is_error", "isError"):
+            break
+    assert either(result, "is_error", "isError") and "change the arguments" in text(result), result
+    assert text(await client.call_tool("echo", {"text": "another"})) == "another"
+    return text(result)
+
+
+async def main(generation, mode, url, task="use"):
     import mcp.types as types
 
     async def on_elicit(context, params):
@@ -66,9 +76,12 @@ async def main(generation, mode, url):
 
     connect = {"1": connect_1, "2": connect_2}[generation]
     async with asyncio.timeout(60), connect(url, mode, on_elicit) as (client, version):
+        if task == "loop":
+            print(f"py{generation} {version}: {await loop(client)}")
+            return
         count = await use(client)
         print(f"py{generation} {version}: {count} tools; echo, add, countdown, ask_name, fail answered")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:4]))
+    asyncio.run(main(*sys.argv[1:5]))

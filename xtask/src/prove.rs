@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 34] = [
+    pub(crate) const ALL: [Show; 35] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -103,6 +103,10 @@ impl Show {
         Show {
             name: "lists",
             about: "lists of 10,000 tools for 1,000 fresh callers cost little, and hold up nobody else",
+        },
+        Show {
+            name: "limits",
+            about: "real clients read why their loop was stopped, and each caller gets what its rate says",
         },
         Show {
             name: "operators",

@@ -17,6 +17,7 @@ mod hostile;
 mod identity;
 mod instructions;
 mod isolation;
+mod limits;
 mod lists;
 pub(crate) mod load;
 pub(crate) mod matrix;
@@ -66,6 +67,12 @@ async fn clients() {
 #[ignore = "a show: cargo xtask prove authorize"]
 async fn authorize() {
     authorize::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove limits"]
+async fn limits() {
+    limits::run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
