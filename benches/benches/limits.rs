@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use portunus::clock::SystemClock;
-use portunus_benches::modern_call;
 use portunus_filters::call::{Call, KnownTool, Subject, Target};
 use portunus_filters::filter::Filter;
 use portunus_filters::identity::Principal;
@@ -53,7 +52,8 @@ fn arrival(number: usize) -> Arrival {
 
 #[expect(clippy::panic, reason = "there is nothing to measure without one")]
 fn message() -> Message {
-    match read(&Bytes::from(modern_call(400)), &Bounds::default(), &Mirror::default(), &Revision::ALL) {
+    let call = br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+    match read(&Bytes::from_static(call), &Bounds::default(), &Mirror::default(), &Revision::ALL) {
         Ok(Reading::One(message)) => message,
         _ => panic!("it cannot be read"),
     }
