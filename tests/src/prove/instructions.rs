@@ -26,14 +26,17 @@ pub(super) async fn run() {
     let binary = release_binary();
     let mut exceeded = Vec::new();
     println!("{:<15} {:>12} {:>9} {:>8}", "row", "instructions", "committed", "bound");
-    for (name, is_served, is_judged) in
-        [("passed", false, false), ("served", true, false), ("judged", false, true)]
-    {
+    for (name, is_served, is_judged, is_limited) in [
+        ("passed", false, false, false),
+        ("served", true, false, false),
+        ("judged", false, true, false),
+        ("limited", true, false, true),
+    ] {
         for (era_name, era) in [("modern", Era::Modern), ("legacy", Era::Legacy)] {
             let name = format!("{name} | {era_name}");
             let committed = rows.iter().find(|row| row.name == name);
             let committed = committed.unwrap_or_else(|| panic!("{BOUNDS} has no row `{name}`"));
-            let setup = Setup { client: era, server: era, is_served, is_judged };
+            let setup = Setup { client: era, server: era, is_served, is_judged, is_limited };
             let few = setup.profile(&binary, CALLS[0], &[]).await.instructions;
             let many = setup.profile(&binary, CALLS[1], &[]).await.instructions;
             let counted = many.saturating_sub(few) / (CALLS[1] - CALLS[0]);
@@ -92,5 +95,5 @@ fn row_is_held_to_its_number_and_three_percent() {
 #[test]
 fn every_committed_row_has_a_number_and_a_reason() {
     let rows = rows(&std::fs::read_to_string(root().join(BOUNDS)).unwrap());
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.len(), 8);
 }

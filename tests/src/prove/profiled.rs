@@ -30,7 +30,12 @@ pub(super) struct Setup {
     pub(super) is_served: bool,
     /// A policy reads the arguments of each call.
     pub(super) is_judged: bool,
+    /// Four limits count each call.
+    pub(super) is_limited: bool,
 }
+
+const LIMITS: &str =
+    "limits: {per_principal: 1000000/s, per_tool: 1000000/s, per_tenant: 1000000/s, concurrent: 1000}\n";
 
 impl Setup {
     /// Makes so many calls, one after the other on one connection, and gives what the worker executed for them and for
@@ -69,10 +74,11 @@ impl Setup {
         };
         let endpoint = if self.is_served { "{ upstreams: [up], names: prefix }" } else { "up" };
         let policy = if self.is_judged { "policy: { path: rules.rego, time_limit: 10s }\n" } else { "" };
+        let limits = if self.is_limited { LIMITS } else { "" };
         format!(
             "version: 1\nlisten: 127.0.0.1:0\ntelemetry: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: state\n\
              threads: 1\naccess_log: off\n\
-             upstreams:\n  up: {{ url: \"{}\", era: {era} }}\nservers:\n  /mcp: {endpoint}\n{policy}",
+             upstreams:\n  up: {{ url: \"{}\", era: {era} }}\nservers:\n  /mcp: {endpoint}\n{policy}{limits}",
             server.url()
         )
     }

@@ -34,7 +34,7 @@ pub(super) async fn run() {
         ("a modern client and a legacy server", Era::Modern, Era::Legacy, &bounds::MODERN_TO_LEGACY),
         ("a legacy client and a modern server", Era::Legacy, Era::Modern, &bounds::LEGACY_TO_MODERN),
     ] {
-        let setup = Setup { client, server, is_served: true, is_judged: true };
+        let setup = Setup { client, server, is_served: true, is_judged: true, is_limited: false };
         println!("\n==> {name}");
         let (figures, taken) = measure(setup).await;
         narrow.extend(taken);
