@@ -198,6 +198,8 @@ impl ParkedCalls {
         };
         table.insert(serial, Slot { ticket, caller, claim });
         drop(table);
+        // Before its client can know that it waits: it may call again at once.
+        call.upstream_call.holds().suspend();
         let until = Instant::now() + rules.within;
         tokio::spawn(wait(Arc::clone(gateway), serial, (call, share), claimed, until));
         Ok(serial)
@@ -228,7 +230,6 @@ async fn wait(
     mut claimed: oneshot::Receiver<oneshot::Sender<Resumed>>,
     until: Instant,
 ) {
-    call.upstream_call.holds().suspend();
     loop {
         tokio::select! {
             biased;
