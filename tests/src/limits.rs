@@ -13,6 +13,8 @@ struct Bed {
     issuer: Issuer,
     key: Key,
     server: Mcp,
+    /// Stands before the server.
+    front: Front,
 }
 
 impl Bed {
@@ -20,10 +22,11 @@ impl Bed {
     async fn start(era: Era, limits: &str) -> Bed {
         let names = ["find", "read"].map(str::to_owned);
         let server = Mcp::naming(Nature::of(era), &names).await;
-        let (key, url) = (Key::new("k1"), server.url());
+        let front = Front::before(server.address()).await;
+        let key = Key::new("k1");
         let issuer = Issuer::start(&[&key]).await;
-        let gateway = Gateway::start(&document(&url, &issuer, limits)).await;
-        Bed { gateway, issuer, key, server }
+        let gateway = Gateway::start(&document(&front, &issuer, limits)).await;
+        Bed { gateway, issuer, key, server, front }
     }
 
     async fn caller(&self, era: Era, subject: &str) -> Caller {
@@ -34,15 +37,16 @@ impl Bed {
 
     async fn configure(&self, limits: &str) {
         let before = self.gateway.status().await["serial"].as_u64().unwrap();
-        self.gateway.configure(&document(&self.server.url(), &self.issuer, limits));
+        self.gateway.configure(&document(&self.front, &self.issuer, limits));
         self.gateway.reaches("the new limits", |status| status["serial"] == before + 1).await;
     }
 }
 
-fn document(url: &str, issuer: &Issuer, limits: &str) -> String {
+fn document(front: &Front, issuer: &Issuer, limits: &str) -> String {
     format!(
-        "upstreams:\n  up: {{ url: {url}, timeouts: {{ first_byte: 20s }} }}\nservers:\n  /mcp: up\nidentity:\n  \
+        "upstreams:\n  up: {{ url: http://{}/mcp, timeouts: {{ first_byte: 20s }} }}\nservers:\n  /mcp: up\nidentity:\n  \
          url: https://gw.example\n  jwt: {{issuer: '{}', audience: '{RESOURCE}'}}\n{limits}\n",
+        front.address,
         issuer.url()
     )
 }
@@ -168,34 +172,28 @@ async fn each_message_of_a_batch_is_counted() {
 #[tokio::test]
 async fn calls_at_once_are_bounded_and_a_client_that_leaves_frees_its_permit() {
     for era in ERAS {
-        let server = Mcp::naming(Nature::of(era), &["find".to_owned()]).await;
-        let mut front = Front::before(server.address()).await;
-        let key = Key::new("k1");
-        let issuer = Issuer::start(&[&key]).await;
-        let url = format!("http://{}/mcp", front.address);
-        let gateway = Gateway::start(&document(&url, &issuer, "limits: {concurrent: 2}")).await;
-        let token = issuer.token_with(&key, RESOURCE, json!({"sub": "ann", "tenant": "acme"}));
-        let caller = || Caller::new(era, gateway.address).presenting(&token).ready();
-        let mut callers = [caller().await, caller().await, caller().await];
+        let mut bed = Bed::start(era, "limits: {concurrent: 2}").await;
+        let mut callers =
+            [bed.caller(era, "ann").await, bed.caller(era, "ann").await, bed.caller(era, "ann").await];
         assert_eq!(find(&mut callers[0], json!({})).await.text(), "find");
-        front.turn(Mood::Hangs).await;
+        bed.front.turn(Mood::Hangs).await;
         let [one, two, mut third] = callers;
         let call = |mut caller: Caller| tokio::spawn(async move { caller.call("find", json!({})).await });
         let waiting = [call(one), call(two)];
         within(10, "two calls to be under way", async {
-            while gateway.counted("portunus_limit_calls_total", "outcome=\"allowed\"").await < 3.0 {}
+            while bed.gateway.counted("portunus_limit_calls_total", "outcome=\"allowed\"").await < 3.0 {}
         })
         .await;
         let refused = find(&mut third, json!({})).await;
         assert_eq!(reason(&refused), "concurrency_reached", "{}", refused.all());
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
-        front.turn(Mood::Passes).await;
+        bed.front.turn(Mood::Passes).await;
         within(10, "permits to be free again", async {
             while find(&mut third, json!({})).await.text() != "find" {}
         })
         .await;
         within(10, "all permits to be given back", async {
-            while gateway.metric("portunus_limit_keys{rule=\"concurrent\"}").await != Some(0.0) {}
+            while bed.gateway.metric("portunus_limit_keys{rule=\"concurrent\"}").await != Some(0.0) {}
         })
         .await;
     }
@@ -204,21 +202,15 @@ async fn calls_at_once_are_bounded_and_a_client_that_leaves_frees_its_permit() {
 #[tokio::test]
 async fn calls_that_reached_no_server_are_given_back() {
     for era in ERAS {
-        let server = Mcp::naming(Nature::of(era), &["find".to_owned()]).await;
-        let mut front = Front::before(server.address()).await;
-        let key = Key::new("k1");
-        let issuer = Issuer::start(&[&key]).await;
-        let url = format!("http://{}/mcp", front.address);
-        let gateway = Gateway::start(&document(&url, &issuer, "limits: {per_principal: 3/hour}")).await;
-        let token = issuer.token_with(&key, RESOURCE, json!({"sub": "ann", "tenant": "acme"}));
-        let mut ann = Caller::new(era, gateway.address).presenting(&token).ready().await;
+        let mut bed = Bed::start(era, "limits: {per_principal: 3/hour}").await;
+        let mut ann = bed.caller(era, "ann").await;
         assert_eq!(find(&mut ann, json!({})).await.text(), "find");
-        front.turn(Mood::Refuses).await;
+        bed.front.turn(Mood::Refuses).await;
         for _ in 0..5 {
             let said = find(&mut ann, json!({})).await;
             assert_eq!(said.code(), Some(-31503), "{}", said.all());
         }
-        front.turn(Mood::Passes).await;
+        bed.front.turn(Mood::Passes).await;
         let mut answered = 1;
         within(10, "the rate to be used up", async {
             loop {

@@ -62,18 +62,20 @@ async fn try_what_is_printed(demo: &Demo) {
     println!("{} printed curl commands answered as the text says", curls.len());
 }
 
+/// A client of each SDK and generation: its runtime, its program, and the program's arguments.
+pub(super) const CLIENTS: [(Runtime, &str, &str, &str); 4] = [
+    (Runtime::Python1, "demo.py", "1", "legacy"),
+    (Runtime::Node, "demo.mjs", "1", "legacy"),
+    (Runtime::Python2, "demo.py", "2", "2026-07-28"),
+    (Runtime::Node, "demo.mjs", "2", "2026-07-28"),
+];
+
 pub(super) async fn run() {
     let mut demo = Demo::start().await;
     println!("{}", demo.text);
     assert!(demo.url().ends_with("/mcp"), "{}", demo.url());
     try_what_is_printed(&demo).await;
-    let clients = [
-        (Runtime::Python1, "demo.py", "1", "legacy"),
-        (Runtime::Node, "demo.mjs", "1", "legacy"),
-        (Runtime::Python2, "demo.py", "2", "2026-07-28"),
-        (Runtime::Node, "demo.mjs", "2", "2026-07-28"),
-    ];
-    for (runtime, program, generation, mode) in clients {
+    for (runtime, program, generation, mode) in CLIENTS {
         print!("{}", runtime.run(90, program, &[generation, mode, demo.url()]).await);
     }
     let pid = demo.process.id().unwrap().to_string();

@@ -1,5 +1,6 @@
 //! Limits at full length: real clients read why a loop was stopped, and an outside count finds what the rates allow.
 
+use super::first_hour::CLIENTS;
 use crate::harness::{Caller, Era, Gateway, Issuer, Key, Mcp, Nature, Runtime, Server, url};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -21,13 +22,7 @@ pub(super) async fn run() {
 /// Each SDK repeats one call until it is told to stop, and reads how to go on.
 async fn looping_agents() {
     let server = Server::start(Runtime::Python2, "upstream.py").await;
-    let clients = [
-        (Runtime::Python1, "demo.py", "1", "legacy"),
-        (Runtime::Node, "demo.mjs", "1", "legacy"),
-        (Runtime::Python2, "demo.py", "2", "2026-07-28"),
-        (Runtime::Node, "demo.mjs", "2", "2026-07-28"),
-    ];
-    for (runtime, program, generation, mode) in clients {
+    for (runtime, program, generation, mode) in CLIENTS {
         // They come from one address, so each has a gateway that has counted nothing.
         let document = "upstreams:\n  up: URL\nservers:\n  /mcp: up\nlimits: {loop: 3/m}\n";
         let gateway = Gateway::start(&document.replace("URL", &server.url())).await;
